@@ -1,0 +1,16 @@
+//! The Kubernetes API as a tower service: storage, watch, admission, RBAC, custom resources.
+//!
+//! Entry type: [`Server`], opened from [`Options`]. Objects are JSON trees from the wire to the store;
+//! one generic handler serves every kind from its row in `kinds` or its CustomResourceDefinition.
+//! Invariants: every write passes one ordered path and is synced before it is answered; watch events
+//! are published in commit order and never skipped silently; no policy of its own: hooks come in
+//! through [`admission::Admission`]. No Kubeflow kind is known here, no container and no controller.
+
+pub mod admission;
+pub mod auth;
+mod options;
+mod server;
+
+pub use auth::UserInfo;
+pub use options::{Cidr, Options};
+pub use server::{Error, Server};
