@@ -1,0 +1,127 @@
+//! The node agent: it makes the Pods bound to one node run, and says how they are.
+//!
+//! [`Kubelet::start`] registers the Node, renews its Lease, watches the Pods whose `spec.nodeName`
+//! is its own and gives each a worker: a pure state machine (`pod::machine`) with an asynchronous
+//! shell around it (`pod::worker`) that pulls images, mounts volumes, starts containers through a
+//! [`runtime::Runtime`], probes them, and writes the status back in one patch per change. An HTTPS
+//! server gives logs, exec, attach and port-forward to the API server.
+//!
+//! Invariants: the API is reached only through the [`kube::Client`] handed in; every fact needed
+//! after a restart lies under the data directory; nothing polls: workers wake on watch events,
+//! process exits, probe results and deadlines. Not here: starting processes (the spawner behind
+//! the runtime), service addresses (the proxy), why a Pod exists (controllers, pipelines).
+
+pub mod runtime;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stdx::{SharedClock, SharedRng, Supervisor};
+
+/// What a kubelet needs to know; handed in by whoever composes the program.
+#[derive(Debug)]
+pub struct Options {
+    /// Reaches the API as `system:node:NAME`.
+    pub client: kube::Client,
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness: container ids.
+    pub rng: SharedRng,
+    /// The Node's name.
+    pub node_name: String,
+    /// Labels for the Node besides the well-known ones.
+    pub node_labels: Vec<(String, String)>,
+    /// Pods, volumes and logs live below this directory, `pods/UID/…`. It is made if missing.
+    pub data_dir: PathBuf,
+    /// The node's address: `hostIP`, and the Pod address of host-network Pods.
+    pub node_ip: Ipv4Addr,
+    /// Where Pod addresses come from: network and prefix length. The node's address and the
+    /// network's first and last are never given out.
+    pub pod_cidr: (Ipv4Addr, u8),
+    /// Runs containers.
+    pub runtime: Arc<dyn runtime::Runtime>,
+    /// Knows images.
+    pub images: Arc<dyn runtime::ImageService>,
+    /// Where logs, exec and the rest are served.
+    pub listener: TcpListener,
+    /// Server certificate and the client certificates that are let in (required, not optional).
+    pub tls: Arc<rustls::ServerConfig>,
+    /// `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT` of every container.
+    pub api_address: (String, u16),
+    /// Ends the long service names, `cluster.local`.
+    pub cluster_domain: String,
+    /// [`Kubelet::drain`] leaves the containers running for the next start to find.
+    pub leave_pods_running: bool,
+    /// How many Pods the node takes.
+    pub max_pods: u32,
+    /// Capacity that the Node reports; `None` asks the operating system.
+    pub capacity: Option<Capacity>,
+    /// What `status.nodeInfo.kubeletVersion` says, `v1.34.2+coracle` for example.
+    pub version: String,
+}
+
+/// What the node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Thousandths of a core.
+    pub milli_cpu: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of the file system that holds the data directory.
+    pub ephemeral_storage: u64,
+}
+
+/// Why the kubelet could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory is unusable.
+    #[error("prepare {path}", path = path.display())]
+    DataDir {
+        /// Which folder or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The Pod range is too small or malformed.
+    #[error("pod range {network}/{prefix} holds no addresses for pods (allowed: /8 to /29)")]
+    PodRange {
+        /// The network's address.
+        network: Ipv4Addr,
+        /// Its prefix length.
+        prefix: u8,
+    },
+    /// The listener cannot be used.
+    #[error("serve on the kubelet's port")]
+    Listener(#[source] std::io::Error),
+    /// The API refused a request that nothing works without.
+    #[error("{attempt}")]
+    Api {
+        /// What was tried.
+        attempt: String,
+        /// What the API answered.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// A running node agent.
+#[derive(Debug)]
+pub struct Kubelet {
+    _private: (),
+}
+
+impl Kubelet {
+    /// Registers the Node, takes up the Pods that an earlier start left and begins to watch. It
+    /// answers when the Node is registered and `Ready`; its tasks belong to `supervisor`.
+    pub async fn start(options: Options, supervisor: &Supervisor) -> Result<Self, Error> {
+        let _ = (options, supervisor);
+        Ok(Self { _private: () })
+    }
+
+    /// Ends this node's work: terminates every container within its grace period (or leaves them,
+    /// see [`Options::leave_pods_running`]) and waits until that is done and reported. Call it
+    /// before the API goes away.
+    pub async fn drain(&self) {}
+}
