@@ -1,0 +1,682 @@
+//! One event's way through the tasks: a list of steps, worked off until nothing follows.
+//!
+//! A list and not recursion, because a pipeline may call itself to any depth.
+
+use alloc::borrow::ToOwned;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::scope::{Inside, item_suffix};
+use super::{Run, RunPhase};
+use crate::effect::Effect;
+use crate::event::Timer;
+use crate::plan::{Body, Each, TaskSpec, Trigger};
+use crate::task::{Frame, Kind, Loop, Phase, Task, TaskId, TaskPath, WorkState};
+use crate::text::{Scope, render};
+
+/// A pipeline that calls itself this often without doing any work does so for ever.
+const MAX_IDLE_DEPTH: u32 = 10_000;
+
+/// What follows.
+enum Step {
+    /// Its dependencies have ended.
+    Ready(TaskId),
+    /// Its inputs are bound; it may go on when there is a slot.
+    Admit(TaskId),
+    /// It is over.
+    Finish(TaskId, Phase, Option<String>),
+}
+
+pub(super) struct Turn<'a> {
+    pub(super) run: &'a mut Run,
+    pub(super) at: Timestamp,
+    pub(super) effects: Vec<Effect>,
+    steps: VecDeque<Step>,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(run: &'a mut Run, at: Timestamp) -> Self {
+        Self {
+            run,
+            at,
+            effects: Vec::new(),
+            steps: VecDeque::new(),
+        }
+    }
+
+    /// Works off every step and answers the effects.
+    pub(super) fn settle(mut self) -> Vec<Effect> {
+        while let Some(step) = self.steps.pop_front() {
+            match step {
+                Step::Ready(id) => self.ready(id),
+                Step::Admit(id) => self.admit(id),
+                Step::Finish(id, phase, message) => self.finished(id, phase, message),
+            }
+        }
+        self.effects
+    }
+
+    pub(super) fn then_ready(&mut self, id: TaskId) {
+        self.steps.push_back(Step::Ready(id));
+    }
+
+    pub(super) fn then_finish(&mut self, id: TaskId, phase: Phase, message: Option<String>) {
+        self.steps.push_back(Step::Finish(id, phase, message));
+    }
+
+    pub(super) fn task(&mut self, id: TaskId) -> &mut Task {
+        &mut self.run.tasks[id.index()]
+    }
+
+    pub(super) fn start_run_deadline(&mut self) {
+        if let Some(seconds) = self.run.plan().deadline_seconds {
+            self.start_timer(Timer::Run, seconds);
+        }
+    }
+
+    pub(super) fn start_timer(&mut self, timer: Timer, seconds: u64) {
+        let duration = core::time::Duration::from_secs(seconds);
+        // A deadline beyond the end of time never comes.
+        if let Ok(at) = self.at.checked_add(duration) {
+            self.run.timers.insert(timer.clone(), at);
+            self.effects.push(Effect::StartTimer { timer, at });
+        }
+    }
+
+    pub(super) fn open_entrypoint(&mut self) {
+        let template = self.run.plan().entrypoint.clone();
+        self.open_root("", &template);
+    }
+
+    fn open_root(&mut self, path: &str, template: &str) -> TaskId {
+        let name = match self.run.created.facts.get("name") {
+            Some(run) => format!("{}{path}", render(run)),
+            None => format!("{}{path}", self.run.created.run),
+        };
+        let id = self.add_task(
+            TaskPath::from(path),
+            name,
+            template.to_owned(),
+            None,
+            None,
+            0,
+        );
+        self.then_ready(id);
+        id
+    }
+
+    fn add_task(
+        &mut self,
+        path: TaskPath,
+        display_name: String,
+        template: String,
+        parent: Option<TaskId>,
+        frame: Option<TaskId>,
+        position: usize,
+    ) -> TaskId {
+        let id = TaskId(self.run.tasks.len() as u32);
+        let kind = match &self.run.plan().templates[&template].body {
+            Body::Dag(_) => Kind::Dag(Frame::default()),
+            Body::Work(_) => {
+                let offset = self.run.burned.get(&path).copied().unwrap_or(0);
+                Kind::Work(WorkState {
+                    offset,
+                    ..WorkState::default()
+                })
+            }
+        };
+        self.run.by_path.insert(path.clone(), id);
+        self.run.tasks.push(Task {
+            path,
+            display_name,
+            template,
+            parent,
+            frame,
+            position,
+            item: None,
+            phase: Phase::Waiting,
+            message: None,
+            started_at: None,
+            finished_at: None,
+            inputs: BTreeMap::new(),
+            input_artifacts: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            output_artifacts: BTreeMap::new(),
+            kind,
+            blocked: 0,
+            holds_slot: false,
+        });
+        id
+    }
+
+    /// The dependencies of a task have ended: omit it, skip it, expand its loop, or bind its inputs.
+    fn ready(&mut self, id: TaskId) {
+        if self.run.tasks[id.index()].phase != Phase::Waiting {
+            return;
+        }
+        let decision = match self.run.call_of(id) {
+            Some((frame, spec)) => self.run.decide(id, frame, spec),
+            None => self.run.bind_root(id),
+        };
+        match decision {
+            Decision::End(phase, message) => self.then_finish(id, phase, Some(message)),
+            Decision::Iterate(items) => self.iterate(id, items),
+            Decision::Call(bound) => {
+                let task = self.task(id);
+                task.inputs = bound.parameters;
+                task.input_artifacts = bound.artifacts;
+                self.steps.push_back(Step::Admit(id));
+            }
+        }
+    }
+
+    fn iterate(&mut self, id: TaskId, items: Vec<Value>) {
+        if items.is_empty() {
+            return self.then_finish(id, Phase::Skipped, Some("skipped, no items".to_owned()));
+        }
+        let (base, name, template, frame, position) = {
+            let at = self.at;
+            let task = self.task(id);
+            task.phase = Phase::Running;
+            task.started_at = Some(at);
+            let position = task.position;
+            (
+                task.path.clone(),
+                task.display_name.clone(),
+                task.template.clone(),
+                task.frame,
+                position,
+            )
+        };
+        let mut ids = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            let suffix = item_suffix(index, &item);
+            let path = TaskPath::from(format!("{base}{suffix}").as_str());
+            let name = format!("{name}{suffix}");
+            let child = self.add_task(path, name, template.clone(), Some(id), frame, position);
+            self.task(child).item = Some(item);
+            ids.push(child);
+            self.then_ready(child);
+        }
+        let remaining = ids.len();
+        self.task(id).kind = Kind::Loop(Loop {
+            items: ids,
+            remaining,
+            failed: None,
+        });
+    }
+
+    /// Gives a task a slot of its DAG, or lets it wait for one.
+    fn admit(&mut self, id: TaskId) {
+        let Some(frame) = self.run.tasks[id.index()].frame else {
+            return self.begin(id);
+        };
+        if let Some(message) = self.run.refusal(id, frame) {
+            return self.then_finish(id, Phase::Omitted, Some(message));
+        }
+        let limit = self
+            .run
+            .template(frame)
+            .parallelism
+            .filter(|&limit| limit > 0);
+        let Kind::Dag(state) = &mut self.task(frame).kind else {
+            return;
+        };
+        if limit.is_some_and(|limit| state.active >= limit) {
+            state.queue.push_back(id);
+            return;
+        }
+        state.active += 1;
+        self.task(id).holds_slot = true;
+        self.begin(id);
+    }
+
+    fn begin(&mut self, id: TaskId) {
+        if matches!(self.run.tasks[id.index()].kind, Kind::Work(_)) {
+            self.request_attempt(id);
+        } else {
+            self.open(id);
+        }
+    }
+
+    /// Opens a DAG: makes its tasks and starts those without dependencies.
+    fn open(&mut self, id: TaskId) {
+        let version = self.run.version;
+        let depth = self.run.idle_depth(id);
+        let template = self.run.template(id);
+        let Body::Dag(dag) = &template.body else {
+            return;
+        };
+        let specs: Vec<(String, String, u32)> = dag
+            .tasks
+            .iter()
+            .map(|t| {
+                (
+                    t.name.clone(),
+                    t.template.clone(),
+                    t.dependencies.len() as u32,
+                )
+            })
+            .collect();
+        if depth > MAX_IDLE_DEPTH {
+            let message = format!(
+                "template {:?} calls itself {MAX_IDLE_DEPTH} times without any work in between",
+                template.name
+            );
+            return self.then_finish(id, Phase::Error, Some(message));
+        }
+        let timeout = template.timeout_seconds.clone();
+        let at = self.at;
+        let base = self.run.tasks[id.index()].path.clone();
+        let mut tasks = Vec::with_capacity(specs.len());
+        for (position, (name, template, blocked)) in specs.into_iter().enumerate() {
+            let path = TaskPath::from(format!("{base}.{name}").as_str());
+            let child = self.add_task(path, name, template, Some(id), Some(id), position);
+            self.task(child).blocked = blocked;
+            tasks.push(child);
+        }
+        let free: Vec<TaskId> = tasks
+            .iter()
+            .copied()
+            .filter(|t| self.run.tasks[t.index()].blocked == 0)
+            .collect();
+        let empty = tasks.is_empty();
+        let task = self.task(id);
+        task.phase = Phase::Running;
+        task.started_at = Some(at);
+        task.kind = Kind::Dag(Frame {
+            remaining: tasks.len(),
+            tasks,
+            open: true,
+            depth,
+            opened_by: version,
+            ..Frame::default()
+        });
+        if let Some(text) = timeout {
+            match self.run.seconds(id, &text) {
+                Ok(seconds) => self.start_timer(Timer::Task(base, 0), seconds),
+                Err(message) => {
+                    self.stop(id, &message);
+                }
+            }
+        }
+        for child in free {
+            self.then_ready(child);
+        }
+        if empty {
+            self.then_finish(id, Phase::Succeeded, None);
+        }
+    }
+
+    /// A task is over: note it, give its slots back, and tell whoever waits for it.
+    fn finished(&mut self, id: TaskId, mut phase: Phase, mut message: Option<String>) {
+        if self.run.tasks[id.index()].phase.finished() {
+            return;
+        }
+        if phase == Phase::Succeeded && matches!(self.run.tasks[id.index()].kind, Kind::Dag(_)) {
+            let (parameters, artifacts) = self.run.dag_outputs(id);
+            let task = self.task(id);
+            task.outputs = parameters;
+            task.output_artifacts = artifacts;
+        }
+        let at = self.at;
+        let task = self.task(id);
+        if task.started_at.is_none() {
+            task.started_at = Some(at);
+        }
+        if let Kind::Dag(frame) = &task.kind
+            && frame.stopped
+            && phase == Phase::Succeeded
+        {
+            // It was told to stop and nothing in it had failed yet.
+            phase = Phase::Failed;
+            message = task.message.take();
+        }
+        task.phase = phase;
+        task.finished_at = Some(at);
+        if message.is_some() {
+            task.message = message;
+        }
+        let held = core::mem::take(&mut task.holds_slot);
+        let (parent, frame, position, path) =
+            (task.parent, task.frame, task.position, task.path.clone());
+        self.run.timers.remove(&Timer::Task(path, 0));
+        if held && let Some(frame) = frame {
+            self.release(frame);
+        }
+        match parent {
+            None => self.root_finished(id),
+            Some(parent) => self.child_finished(parent, id, position, phase),
+        }
+    }
+
+    fn release(&mut self, frame: TaskId) {
+        let Kind::Dag(state) = &mut self.task(frame).kind else {
+            return;
+        };
+        state.active = state.active.saturating_sub(1);
+        if let Some(next) = state.queue.pop_front() {
+            self.steps.push_back(Step::Admit(next));
+        }
+    }
+
+    fn child_finished(&mut self, parent: TaskId, child: TaskId, position: usize, phase: Phase) {
+        let frame_of_parent = self.run.tasks[parent.index()].frame;
+        match &mut self.task(parent).kind {
+            Kind::Loop(state) => {
+                state.remaining -= 1;
+                let done = state.remaining == 0;
+                if phase.unsuccessful() {
+                    state.failed = state.failed.or(Some(child));
+                    if let Some(frame) = frame_of_parent
+                        && let Kind::Dag(frame) = &mut self.task(frame).kind
+                    {
+                        frame.failed = frame.failed.or(Some(parent));
+                    }
+                }
+                if done {
+                    self.group_done(parent);
+                }
+            }
+            Kind::Dag(state) => {
+                state.remaining -= 1;
+                let done = state.remaining == 0;
+                if phase.unsuccessful() {
+                    state.failed = state.failed.or(Some(child));
+                }
+                let run = &*self.run;
+                let parent_task = &run.tasks[parent.index()];
+                let Kind::Dag(state) = &parent_task.kind else {
+                    return;
+                };
+                let dependents = &run.dags[&parent_task.template].dependents[position];
+                let dependents: Vec<_> = dependents.iter().map(|&d| state.tasks[d]).collect();
+                for dependent in dependents {
+                    let waiting = self.task(dependent);
+                    waiting.blocked = waiting.blocked.saturating_sub(1);
+                    if waiting.blocked == 0 {
+                        self.then_ready(dependent);
+                    }
+                }
+                if done {
+                    self.group_done(parent);
+                }
+            }
+            Kind::Work(_) => {}
+        }
+    }
+
+    /// Everything inside a DAG or loop is over.
+    fn group_done(&mut self, id: TaskId) {
+        let failed = match &self.run.tasks[id.index()].kind {
+            Kind::Loop(state) => state.failed,
+            Kind::Dag(frame) => frame.failed,
+            Kind::Work(_) => None,
+        };
+        let (phase, message) = match failed {
+            None => (Phase::Succeeded, None),
+            Some(child) => {
+                let child = &self.run.tasks[child.index()];
+                let reason = child.message.as_deref().unwrap_or(child.phase.as_str());
+                let stopped = self.run.tasks[id.index()].message.clone();
+                let message = stopped.unwrap_or_else(|| match &child.kind {
+                    Kind::Work(_) => format!("{}: {reason}", child.display_name),
+                    Kind::Dag(_) | Kind::Loop(_) => reason.to_owned(),
+                });
+                (child.phase, Some(message))
+            }
+        };
+        self.then_finish(id, phase, message);
+    }
+
+    fn root_finished(&mut self, id: TaskId) {
+        let is_main = self.run.exit != Some(id);
+        if is_main {
+            self.run.timers.remove(&Timer::Run);
+            if let Some(handler) = self.run.plan().on_exit.clone() {
+                self.run.exit = Some(self.open_root(".onExit", &handler));
+                return;
+            }
+        }
+        let main = &self.run.tasks[0];
+        let exit = self.run.exit.map(|exit| &self.run.tasks[exit.index()]);
+        let decisive = match exit {
+            Some(exit) if !main.phase.unsuccessful() => exit,
+            _ => main,
+        };
+        let phase = RunPhase::of(decisive.phase);
+        let message = decisive.message.clone();
+        self.run.phase = phase;
+        self.run.message = if phase == RunPhase::Succeeded {
+            None
+        } else {
+            message
+        };
+        self.run.finished_at = Some(self.at);
+        self.run.timers.clear();
+        self.effects.push(Effect::RunFinished { phase });
+    }
+}
+
+/// What becomes of a task whose dependencies have ended.
+pub(super) enum Decision {
+    End(Phase, String),
+    Iterate(Vec<Value>),
+    Call(Bound),
+}
+
+/// The inputs of a call.
+pub(super) struct Bound {
+    parameters: BTreeMap<String, Value>,
+    artifacts: BTreeMap<String, Value>,
+}
+
+impl Run {
+    /// Why a task of this frame must not start; `None` when it may.
+    fn refusal(&self, id: TaskId, frame: TaskId) -> Option<String> {
+        let state = self.tasks[frame.index()].frame_state()?;
+        if state.stopped {
+            let reason = self.tasks[frame.index()].message.as_deref();
+            return Some(format!(
+                "omitted: {}",
+                reason.unwrap_or("the run is ending")
+            ));
+        }
+        let Body::Dag(dag) = &self.template(frame).body else {
+            return None;
+        };
+        let failed = state.failed.filter(|_| dag.fail_fast)?;
+        if dag.tasks[self.tasks[id.index()].position].trigger == Trigger::Completed {
+            return None;
+        }
+        Some(format!(
+            "omitted: {} did not succeed",
+            self.tasks[failed.index()].display_name
+        ))
+    }
+
+    fn decide(&self, id: TaskId, frame: TaskId, spec: &TaskSpec) -> Decision {
+        let task = &self.tasks[id.index()];
+        if let Some(message) = self.refusal(id, frame) {
+            return Decision::End(Phase::Omitted, message);
+        }
+        if task.item.is_none() {
+            for dependency in self.dependencies(id) {
+                let dependency = &self.tasks[dependency.index()];
+                let holds = match spec.trigger {
+                    Trigger::Completed => true,
+                    Trigger::Succeeded => dependency.phase == Phase::Succeeded,
+                    Trigger::SucceededOrSkipped => {
+                        matches!(dependency.phase, Phase::Succeeded | Phase::Skipped)
+                    }
+                };
+                if !holds {
+                    let message = format!(
+                        "omitted: {} is {}",
+                        dependency.display_name,
+                        dependency.phase.as_str()
+                    );
+                    return Decision::End(Phase::Omitted, message);
+                }
+            }
+        }
+        let scope = Inside {
+            run: self,
+            task: Some(frame),
+            item: task.item.as_ref(),
+        };
+        if let Some(condition) = &spec.condition
+            && (task.item.is_some() == condition.uses_item())
+        {
+            match condition.holds(&scope) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let message = format!("when '{}' evaluated false", condition.source());
+                    return Decision::End(Phase::Skipped, message);
+                }
+                Err(problem) => {
+                    let message = format!("when '{}': {problem}", condition.source());
+                    return Decision::End(Phase::Error, message);
+                }
+            }
+        }
+        if task.item.is_none()
+            && let Some(each) = &spec.each
+        {
+            return match items(each, &scope) {
+                Ok(items) => Decision::Iterate(items),
+                Err(problem) => Decision::End(Phase::Error, problem),
+            };
+        }
+        let parameters = spec
+            .arguments
+            .iter()
+            .map(|argument| (argument.name.clone(), argument.value.resolve(&scope)))
+            .collect();
+        let artifacts = spec
+            .artifacts
+            .iter()
+            .map(|argument| (argument.name.clone(), argument.value.resolve(&scope)))
+            .collect();
+        self.bind(id, parameters, artifacts)
+    }
+
+    /// The entrypoint and the exit handler are called with the parameters of the run.
+    fn bind_root(&self, id: TaskId) -> Decision {
+        let scope = Inside {
+            run: self,
+            task: None,
+            item: None,
+        };
+        let value = |name: &String| scope.lookup(&crate::text::Ref::RunParameter(name.clone()));
+        let parameters = self
+            .plan()
+            .parameters
+            .iter()
+            .filter_map(|p| Some((p.name.clone(), value(&p.name)?)))
+            .collect();
+        self.bind(id, parameters, BTreeMap::new())
+    }
+
+    fn bind(
+        &self,
+        id: TaskId,
+        parameters: BTreeMap<String, Value>,
+        artifacts: BTreeMap<String, Value>,
+    ) -> Decision {
+        let template = self.template(id);
+        let bound = self
+            .bind_parameters(&template.parameters, parameters)
+            .and_then(|parameters| {
+                let artifacts = self.bind_artifacts(&template.artifacts, artifacts, &parameters)?;
+                Ok(Bound {
+                    parameters,
+                    artifacts,
+                })
+            });
+        bound.map_or_else(
+            |problem| Decision::End(Phase::Error, problem),
+            Decision::Call,
+        )
+    }
+
+    /// How many DAGs this event has opened on the way to this one.
+    fn idle_depth(&self, id: TaskId) -> u32 {
+        let parent = self.tasks[id.index()]
+            .frame
+            .and_then(|f| self.tasks[f.index()].frame_state());
+        match parent {
+            Some(frame) if frame.opened_by == self.version => frame.depth + 1,
+            _ => 0,
+        }
+    }
+
+    fn dag_outputs(&self, id: TaskId) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
+        let scope = Inside {
+            run: self,
+            task: Some(id),
+            item: None,
+        };
+        let template = self.template(id);
+        let mut parameters = BTreeMap::new();
+        for output in &template.output_parameters {
+            let crate::plan::OutputSource::Text(text) = &output.source else {
+                continue;
+            };
+            let default = || output.default.as_ref().map(|text| text.resolve(&scope));
+            // An output of a task that was skipped has no value.
+            if let Some(value) = text.resolve_all(&scope).or_else(default) {
+                parameters.insert(output.name.clone(), value);
+            }
+        }
+        let mut artifacts = BTreeMap::new();
+        for output in &template.output_artifacts {
+            if let Some(value) = output.source.resolve_all(&scope) {
+                artifacts.insert(output.name.clone(), value);
+            }
+        }
+        (parameters, artifacts)
+    }
+
+    pub(super) fn seconds(&self, id: TaskId, text: &crate::text::Text) -> Result<u64, String> {
+        let scope = Inside {
+            run: self,
+            task: Some(id),
+            item: None,
+        };
+        let value = text.resolve_string(&scope);
+        value.trim().parse().map_err(|_| {
+            format!("activeDeadlineSeconds is {value:?}, not a whole number of seconds")
+        })
+    }
+}
+
+fn items(each: &Each, scope: &Inside<'_>) -> Result<Vec<Value>, String> {
+    match each {
+        Each::Items(shapes) => Ok(shapes.iter().map(|shape| shape.resolve(scope)).collect()),
+        Each::From(text) => {
+            let value = text.resolve(scope);
+            let list = match value {
+                Value::String(text) => serde_json::from_str(text.trim()).map_err(|error| {
+                    let start: String = text.chars().take(100).collect();
+                    format!("the items of a loop must be a JSON list, got {start:?}: {error}")
+                })?,
+                other => other,
+            };
+            match list {
+                Value::Array(items) => Ok(items),
+                other => {
+                    let start: String = other.to_string().chars().take(100).collect();
+                    Err(format!(
+                        "the items of a loop must be a JSON list, got {start}"
+                    ))
+                }
+            }
+        }
+    }
+}
