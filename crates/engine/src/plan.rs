@@ -29,7 +29,7 @@ pub struct Plan {
     /// The run fails after this many seconds.
     pub deadline_seconds: Option<u64>,
     /// Settings of the run that only the runner understands.
-    pub settings: Value,
+    pub settings: Shape,
 }
 
 /// A parameter that a run may be given.

@@ -367,7 +367,12 @@ impl Run {
         self.exit
     }
 
-    /// The plan's task that this one is a call of; none for the entrypoint and the exit handler.
+    /// The settings of the run, with the references in them resolved.
+    pub fn settings(&self) -> serde_json::Value {
+        self.plan().settings.resolve(&scope::Inside { run: self, task: None, item: None })
+    }
+
+    /// The tasks of its DAG that a task waits for; none for the entrypoint and the exit handler.
     pub fn dependencies(&self, id: TaskId) -> Vec<TaskId> {
         let Some((frame, spec)) = self.call_of(id) else {
             return Vec::new();

@@ -1,0 +1,89 @@
+//! From a text to the documents in it, and which of them is the pipeline.
+
+use serde_json::Value;
+
+use crate::Error;
+
+/// The one pipeline in a text.
+pub(crate) enum Document {
+    /// A v1 Argo Workflow.
+    Workflow(Value),
+    /// v2 IR.
+    Ir(Value),
+}
+
+/// Parses every document of a YAML (or JSON) text.
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, Error> {
+    // A package is at most 32 MiB, so these only bound what aliases may blow up.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_nodes: 8_000_000,
+            max_events: 16_000_000,
+            max_depth: 128,
+        },
+        with_snippet: false,
+    };
+    serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| Error::Yaml(error.to_string()))
+}
+
+/// The pipeline among the documents; empty and other documents do not count.
+pub(crate) fn pipeline(documents: Vec<Value>) -> Result<Document, Error> {
+    let mut workflow = None;
+    let mut ir = None;
+    let mut platform = false;
+    let mut others = Vec::new();
+    for document in documents {
+        if is_workflow(&document) {
+            if workflow.replace(document).is_some() {
+                return Err(Error::Several("Workflow"));
+            }
+        } else if is_ir(&document) {
+            if ir.replace(document).is_some() {
+                return Err(Error::Several("pipeline spec"));
+            }
+        } else if document.pointer("/platforms/kubernetes").is_some() {
+            if core::mem::replace(&mut platform, true) {
+                return Err(Error::Several("platform spec"));
+            }
+        } else if !document.is_null() {
+            others.push(describe(&document));
+        }
+    }
+    match (workflow, ir) {
+        (Some(_), Some(_)) => Err(Error::Several("pipeline")),
+        (Some(workflow), None) => Ok(Document::Workflow(workflow)),
+        (None, Some(ir)) => Ok(Document::Ir(ir)),
+        (None, None) if others.is_empty() => Err(Error::NoPipeline(String::new())),
+        (None, None) => Err(Error::NoPipeline(format!("; found {}", others.join(", ")))),
+    }
+}
+
+fn text_at<'a>(document: &'a Value, pointer: &str) -> Option<&'a str> {
+    document.pointer(pointer).and_then(Value::as_str)
+}
+
+fn is_workflow(document: &Value) -> bool {
+    text_at(document, "/apiVersion").is_some_and(|v| v.starts_with("argoproj.io/"))
+        && text_at(document, "/kind") == Some("Workflow")
+}
+
+fn is_ir(document: &Value) -> bool {
+    document.pointer("/pipelineInfo").is_some() && document.get("root").is_some()
+}
+
+fn describe(document: &Value) -> String {
+    match (
+        text_at(document, "/apiVersion"),
+        text_at(document, "/kind"),
+        document,
+    ) {
+        (Some(version), Some(kind), _) => format!("{version} {kind}"),
+        (_, _, Value::Object(map)) => {
+            let keys: Vec<_> = map.keys().take(5).map(String::as_str).collect();
+            format!("a map with the keys {}", keys.join(", "))
+        }
+        (_, _, Value::Array(_)) => "a list".to_owned(),
+        _ => "a scalar".to_owned(),
+    }
+}

@@ -1,0 +1,22 @@
+//! KFP packages: bytes in, an [`engine::Plan`] and what the API shows of it out.
+//!
+//! [`Package`] is the entry type. A package is a `.tar.gz`, `.zip` or a YAML (or JSON) text with a
+//! v1 Argo Workflow in it; v2 IR is recognised and refused for now. Every problem names the line
+//! (where there was a text), the field and the reason.
+//!
+//! Invariant: a field that would change what a run does is either understood or refused, never
+//! dropped in silence; the same package always compiles to the same plan. Pure: no network,
+//! database, cluster or clock here, and nothing that panics on input.
+
+mod archive;
+mod argo;
+mod documents;
+mod error;
+mod locate;
+mod package;
+mod parameters;
+
+pub use archive::MAX_BYTES;
+pub use error::{Error, Place};
+pub use package::{Package, ParameterInfo};
+pub use parameters::bind;

@@ -1,0 +1,117 @@
+//! Finding the line of a field, once something is wrong with it.
+//!
+//! Packages are parsed without positions, which is fast; only an error parses them again.
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+
+use crate::documents;
+
+/// A step of a field's path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    Name(String),
+    Index(usize),
+}
+
+/// `spec.templates[2].name`.
+pub(crate) fn path_text(path: &[Key]) -> String {
+    let mut text = String::new();
+    for key in path {
+        match key {
+            Key::Name(name) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(name);
+            }
+            Key::Index(index) => text.push_str(&format!("[{index}]")),
+        }
+    }
+    text
+}
+
+/// The line of the field, or of the closest thing around it that exists.
+pub(crate) fn line_of(text: &str, path: &[Key]) -> Option<usize> {
+    let documents: Vec<Spanned<Tree>> = documents::parse(text).ok()?;
+    let is_workflow = |tree: &&Spanned<Tree>| match &tree.value {
+        Tree::Map(entries) => entries.iter().any(|(key, value)| {
+            key == "kind" && matches!(&value.value, Tree::Text(kind) if kind == "Workflow")
+        }),
+        Tree::Text(_) | Tree::List(_) | Tree::Other => false,
+    };
+    let mut at = documents.iter().find(is_workflow)?;
+    for key in path {
+        let below = match (&at.value, key) {
+            (Tree::Map(entries), Key::Name(name)) => entries
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value),
+            (Tree::List(items), Key::Index(index)) => items.get(*index),
+            _ => None,
+        };
+        match below {
+            Some(below) => at = below,
+            None => break,
+        }
+    }
+    usize::try_from(at.referenced.line())
+        .ok()
+        .filter(|line| *line > 0)
+}
+
+enum Tree {
+    Text(String),
+    List(Vec<Spanned<Tree>>),
+    Map(Vec<(String, Spanned<Tree>)>),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Tree;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("anything")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Tree, E> {
+                Ok(Tree::Text(text.to_owned()))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Tree, E> {
+                Ok(Tree::Other)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Tree, E> {
+                Ok(Tree::Other)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Tree, E> {
+                Ok(Tree::Other)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Tree, E> {
+                Ok(Tree::Other)
+            }
+            fn visit_unit<E>(self) -> Result<Tree, E> {
+                Ok(Tree::Other)
+            }
+            fn visit_none<E>(self) -> Result<Tree, E> {
+                Ok(Tree::Other)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Tree::List(list))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Tree, A::Error> {
+                let mut map = Vec::new();
+                while let Some(entry) = entries.next_entry()? {
+                    map.push(entry);
+                }
+                Ok(Tree::Map(map))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}

@@ -1,0 +1,114 @@
+//! A package that was understood.
+
+use std::sync::Arc;
+
+use engine::Plan;
+use serde_json::Value;
+
+use crate::documents::{self, Document};
+use crate::{Error, archive, argo};
+
+/// A package that was understood: its Workflow, and the plan it compiles to.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// The Workflow as JSON.
+    pub workflow: Arc<Value>,
+    /// What a run of it does.
+    pub plan: Arc<Plan>,
+    /// The name its author gave it, if any.
+    pub name: Option<String>,
+    /// What its author says about it.
+    pub description: Option<String>,
+    /// Its parameters, in its own order.
+    pub parameters: Vec<ParameterInfo>,
+}
+
+/// What the API shows of a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterInfo {
+    /// Its name.
+    pub name: String,
+    /// Its default; none if it must be given.
+    pub default: Option<String>,
+    /// The type its author gave it, if any.
+    pub kind: Option<String>,
+    /// What its author says about it.
+    pub description: Option<String>,
+}
+
+impl Package {
+    /// Understands an uploaded file.
+    pub fn from_file(name: &str, bytes: &[u8]) -> Result<Self, Error> {
+        Self::from_text(&archive::text(name, bytes)?)
+    }
+
+    /// Understands a YAML or JSON text, such as an inline `workflow_manifest`.
+    pub fn from_text(text: &str) -> Result<Self, Error> {
+        match documents::pipeline(documents::parse(text)?)? {
+            Document::Workflow(workflow) => Self::from_workflow(workflow, Some(text)),
+            Document::Ir(ir) => {
+                let field = |pointer: &str| {
+                    ir.pointer(pointer)
+                        .and_then(Value::as_str)
+                        .unwrap_or_default()
+                        .to_owned()
+                };
+                Err(Error::V2 {
+                    name: field("/pipelineInfo/name"),
+                    schema: field("/schemaVersion"),
+                })
+            }
+        }
+    }
+
+    /// Understands a Workflow that is JSON already, such as one that was stored.
+    pub fn from_json(workflow: Value) -> Result<Self, Error> {
+        match documents::pipeline(vec![workflow])? {
+            Document::Workflow(workflow) => Self::from_workflow(workflow, None),
+            Document::Ir(_) => Err(Error::NoPipeline(String::new())),
+        }
+    }
+
+    fn from_workflow(workflow: Value, text: Option<&str>) -> Result<Self, Error> {
+        let plan = argo::compile(&workflow).map_err(|error| error.located(text))?;
+        let about: Value = workflow
+            .pointer("/metadata/annotations/pipelines.kubeflow.org~1pipeline_spec")
+            .and_then(Value::as_str)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        let text_in = |value: &Value, key: &str| {
+            value
+                .get(key)
+                .and_then(Value::as_str)
+                .filter(|t| !t.is_empty())
+                .map(str::to_owned)
+        };
+        let inputs = about.get("inputs").and_then(Value::as_array);
+        let parameters = plan
+            .parameters
+            .iter()
+            .map(|parameter| {
+                let input = inputs
+                    .into_iter()
+                    .flatten()
+                    .find(|i| i.get("name").and_then(Value::as_str) == Some(&parameter.name));
+                ParameterInfo {
+                    name: parameter.name.clone(),
+                    default: parameter.default.as_ref().map(engine::render),
+                    kind: input.and_then(|i| match i.get("type")? {
+                        Value::String(kind) => Some(kind.clone()),
+                        other => Some(other.to_string()),
+                    }),
+                    description: input.and_then(|i| text_in(i, "description")),
+                }
+            })
+            .collect();
+        Ok(Self {
+            name: text_in(&about, "name"),
+            description: text_in(&about, "description"),
+            parameters,
+            plan: Arc::new(plan),
+            workflow: Arc::new(workflow),
+        })
+    }
+}

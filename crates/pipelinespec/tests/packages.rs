@@ -1,0 +1,94 @@
+//! Whole packages: the tutorial's, upstream's, and small ones of our own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pipelinespec::{Error, Package};
+
+/// Files beside the repository that may not be there.
+fn shared(path: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared")
+        .join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("SKIPPED: {} is absent", path.display());
+    None
+}
+
+fn load(path: &Path) -> Result<Package, Error> {
+    let name = path.file_name().unwrap().to_string_lossy();
+    Package::from_file(&name, &fs::read(path).unwrap())
+}
+
+#[test]
+fn both_packages_of_the_tutorial_are_understood_alike() {
+    let Some(folder) = shared("seed") else { return };
+    let old = load(&folder.join("mnist_pipeline-kfp-0.1.40.tar.gz")).unwrap();
+    let new = load(&folder.join("mnist_pipeline-kfp-1.8.22.tar.gz")).unwrap();
+    for package in [&old, &new] {
+        let names: Vec<_> = package.parameters.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "model_export_dir",
+                "train_steps",
+                "learning_rate",
+                "batch_size",
+                "pvc_name"
+            ]
+        );
+        assert_eq!(
+            package.description.as_deref(),
+            Some("A pipeline to train and serve the MNIST example.")
+        );
+        assert_eq!(package.parameters[1].default.as_deref(), Some("200"));
+        assert_eq!(package.parameters[4].default.as_deref(), Some(""));
+    }
+    assert_eq!(old.plan.templates["mnist"], new.plan.templates["mnist"]);
+}
+
+#[test]
+fn every_workflow_of_the_conformance_set_is_understood() {
+    let Some(folder) = shared("kfp-conformance/v1") else {
+        return;
+    };
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        load(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        count += 1;
+    }
+    assert!(count >= 22, "only {count} packages");
+}
+
+#[test]
+fn every_invalid_file_of_the_conformance_set_is_refused() {
+    let Some(folder) = shared("kfp-conformance/invalid") else {
+        return;
+    };
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let error = load(&path).expect_err(&path.display().to_string());
+        println!("{}: {error}", path.display());
+    }
+}
+
+#[test]
+fn second_generation_packages_say_that_they_come_later() {
+    let Some(folder) = shared("kfp-conformance/v2") else {
+        return;
+    };
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "yaml") {
+            let error = load(&path).expect_err(&path.display().to_string());
+            assert!(
+                matches!(error, Error::V2 { .. }),
+                "{}: {error}",
+                path.display()
+            );
+        }
+    }
+}
