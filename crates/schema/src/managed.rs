@@ -1,0 +1,568 @@
+//! `metadata.managedFields`: who owns which field. [`update`] records an ordinary write,
+//! [`apply`] is server-side apply. Both work on whole objects in Go form; when they are called in
+//! a request (before admission) is the caller's business.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::arena::Type;
+use crate::fieldset::{FieldSet, display_path};
+
+/// The manager of fields that were there before anyone applied.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+/// The manager that the oldest updates are merged into.
+const ANCIENT: &str = "ancient-changes";
+const MAX_UPDATES: usize = 10;
+
+/// Fields nobody owns.
+const STRIPPED: [&str; 12] = [
+    "apiVersion",
+    "kind",
+    "metadata",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.creationTimestamp",
+    "metadata.selfLink",
+    "metadata.uid",
+    "metadata.clusterName",
+    "metadata.generation",
+    "metadata.managedFields",
+    "metadata.resourceVersion",
+];
+
+/// Who writes, and how.
+#[derive(Clone, Debug)]
+pub struct Writer<'a> {
+    /// `fieldManager`, or the user agent up to its slash; empty is "unknown".
+    pub manager: &'a str,
+    /// The version of the request, such as `apps/v1`.
+    pub api_version: &'a str,
+    /// The subresource, or "".
+    pub subresource: &'a str,
+    /// Now, as RFC 3339 in whole seconds.
+    pub time: &'a str,
+    /// Fields this endpoint resets and nobody may own through it: `status` for the main resource
+    /// of a kind with a status subresource, `spec` and others for `/status`.
+    pub reset: &'a FieldSet,
+}
+
+/// Fields that an apply would take from another manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// `conflict with "two" using v1`: the message of a cause.
+    pub message: String,
+    /// `.spec.replicas`: the field of a cause.
+    pub field: String,
+}
+
+/// Why an apply was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Displays as the message of the 409 Conflict.
+    #[error("{}", conflict_message(.0))]
+    Conflict(Vec<Conflict>),
+    /// The applied configuration does not fit the schema.
+    #[error("{0}")]
+    Invalid(String),
+    #[error("metadata.managedFields must be nil")]
+    ManagedFieldsGiven,
+}
+
+/// Identifies an entry of the managed fields, as upstream's manager identifier does.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    manager: String,
+    operation: Operation,
+    /// Empty for an applier: it stays the same one through versions.
+    api_version: String,
+    subresource: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Operation {
+    Apply,
+    Update,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    set: FieldSet,
+    api_version: String,
+    time: Option<String>,
+}
+
+type Managers = BTreeMap<Id, Entry>;
+
+impl Writer<'_> {
+    fn id(&self, operation: Operation) -> Id {
+        let name = if self.manager.is_empty() {
+            "unknown"
+        } else {
+            self.manager
+        };
+        Id {
+            manager: name.to_owned(),
+            operation,
+            api_version: match operation {
+                Operation::Apply => String::new(),
+                Operation::Update => self.api_version.to_owned(),
+            },
+            subresource: self.subresource.to_owned(),
+        }
+    }
+}
+
+impl Id {
+    /// How conflict messages name the manager.
+    fn describe(&self) -> String {
+        let mut text = format!("{:?}", self.manager);
+        if !self.subresource.is_empty() {
+            text = format!("{text} with subresource {:?}", self.subresource);
+        }
+        match self.operation {
+            Operation::Apply => text,
+            Operation::Update => format!("{text} using {}", self.api_version),
+        }
+    }
+}
+
+/// Records in `new.metadata.managedFields` what this write changed since `live`; `None` is a
+/// create. What `new` brings as managed fields is honoured as upstream does: the main resource may
+/// edit them, an entry `[{}]` resets them, nothing at all keeps the live ones.
+pub fn update(ty: &Type, live: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
+    let given = take_managed(new);
+    let live_managed = live.map(managed_of).unwrap_or_default();
+    let mut managers = live_or_new(&live_managed, given, !writer.subresource.is_empty());
+    // Once nobody is tracked, an update does not start it; only an apply does.
+    if managers.is_empty() && live.is_some() {
+        return;
+    }
+    let bare;
+    let before = match live {
+        Some(live) => {
+            bare = without_managed(live);
+            &bare
+        }
+        None => {
+            bare = ty.zero();
+            &bare
+        }
+    };
+    record(
+        ty,
+        before,
+        new,
+        &mut managers,
+        writer,
+        &writer.id(Operation::Update),
+    );
+    cap(&mut managers);
+    put_managed(new, &managers);
+}
+
+/// Merges `applied` into `live` (`None` is a create), removes what this manager applied before
+/// and no longer does, and records the ownership. The result still has to be defaulted and
+/// validated. The times of unchanged entries stay; if nothing changed the object equals the live
+/// one but for ownership.
+pub fn apply(
+    ty: &Type,
+    live: Option<&Value>,
+    applied: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    if applied["metadata"]["managedFields"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty())
+    {
+        return Err(ApplyError::ManagedFieldsGiven);
+    }
+    let mut applied = applied.clone();
+    if let Some(metadata) = applied.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    ty.check_applied(&applied).map_err(|fault| {
+        let text = |name: &str| applied["metadata"][name].as_str().unwrap_or("").to_owned();
+        ApplyError::Invalid(format!(
+            "failed to create typed patch object ({}/{}; {}, Kind={}): {fault}",
+            text("namespace"),
+            text("name"),
+            applied["apiVersion"].as_str().unwrap_or(""),
+            applied["kind"].as_str().unwrap_or(""),
+        ))
+    })?;
+    let zero = ty.zero();
+    let before = live.map_or_else(|| zero.clone(), without_managed);
+    let mut managers = live
+        .map(managed_of)
+        .map_or_else(Managers::new, |list| decode(&list));
+    if managers.is_empty() && live.is_some() {
+        let first = Writer {
+            manager: BEFORE_FIRST_APPLY,
+            ..writer.clone()
+        };
+        let id = first.id(Operation::Update);
+        record(ty, &zero, &before, &mut managers, &first, &id);
+    }
+
+    let id = writer.id(Operation::Apply);
+    let last = managers.remove(&id);
+    let last_time = last.as_ref().and_then(|entry| entry.time.clone());
+    let last_set = last.map(|entry| entry.set).unwrap_or_default();
+    let set = ty.field_set(&applied).recursive_difference(writer.reset);
+    let merged = ty.merge(&before, &applied);
+    let pruned = prune(
+        ty,
+        &merged,
+        &managers,
+        &last_set.recursive_difference(writer.reset),
+        &set,
+    );
+    let mut result = drop_nulls_from_prune(ty, pruned);
+    ty.normalise(&mut result);
+
+    let comparison = ty.compare(&before, &result);
+    let changed = comparison
+        .added
+        .union(&comparison.modified)
+        .recursive_difference(writer.reset);
+    take(&mut managers, None, &changed, &comparison.removed, force)?;
+
+    let unchanged = before == result && live.is_some();
+    let set = set.difference(&FieldSet::of_fields(&STRIPPED));
+    if !set.is_empty() {
+        let entry = Entry {
+            set,
+            api_version: writer.api_version.to_owned(),
+            time: if unchanged {
+                last_time
+            } else {
+                Some(writer.time.to_owned())
+            },
+        };
+        managers.insert(id, entry);
+    }
+    put_managed(&mut result, &managers);
+    Ok(result)
+}
+
+/// Takes the managed fields of `live` if nothing but their times differs, so that a write without
+/// effect stays one.
+pub fn ignore_times(live: &Value, new: &mut Value) {
+    let timeless = |object: &Value| {
+        let mut object = object.clone();
+        let entries = object
+            .get_mut("metadata")
+            .and_then(|metadata| metadata.get_mut("managedFields"))
+            .and_then(Value::as_array_mut);
+        for entry in entries
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
+            entry.remove("time");
+        }
+        object
+    };
+    if timeless(live) == timeless(new) {
+        new.clone_from(live);
+    }
+}
+
+/// The object without its managed fields.
+pub fn without_managed(object: &Value) -> Value {
+    let mut object = object.clone();
+    take_managed(&mut object);
+    object
+}
+
+fn managed_of(object: &Value) -> Vec<Value> {
+    object["metadata"]["managedFields"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
+}
+
+fn take_managed(object: &mut Value) -> Vec<Value> {
+    let taken = object
+        .get_mut("metadata")
+        .and_then(Value::as_object_mut)
+        .and_then(|metadata| metadata.remove("managedFields"));
+    match taken {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
+    }
+}
+
+fn live_or_new(live: &[Value], given: Vec<Value>, subresource: bool) -> Managers {
+    if subresource {
+        return decode(live);
+    }
+    if given.len() == 1 && given[0].as_object().is_some_and(Map::is_empty) {
+        return Managers::new();
+    }
+    let managers = decode(&given);
+    if managers.is_empty() {
+        return decode(live);
+    }
+    managers
+}
+
+/// The entries that can be read; if one cannot, none, as upstream.
+fn decode(list: &[Value]) -> Managers {
+    let mut managers = Managers::new();
+    for value in list {
+        let text = |name: &str| value[name].as_str().unwrap_or("").to_owned();
+        let operation = match value["operation"].as_str() {
+            Some("Apply") => Operation::Apply,
+            Some("Update") => Operation::Update,
+            _ => return Managers::new(),
+        };
+        let Ok(set) = FieldSet::from_fields_v1(&value["fieldsV1"]) else {
+            return Managers::new();
+        };
+        let id = Id {
+            manager: text("manager"),
+            operation,
+            api_version: match operation {
+                Operation::Apply => String::new(),
+                Operation::Update => text("apiVersion"),
+            },
+            subresource: text("subresource"),
+        };
+        let entry = Entry {
+            set,
+            api_version: text("apiVersion"),
+            time: value["time"].as_str().map(str::to_owned),
+        };
+        managers.insert(id, entry);
+    }
+    managers
+}
+
+fn put_managed(object: &mut Value, managers: &Managers) {
+    let mut entries: Vec<(&Id, &Entry)> = managers.iter().collect();
+    entries.sort_by_key(|(id, entry)| {
+        (
+            id.operation,
+            entry.time.clone().unwrap_or_default(),
+            id.manager.clone(),
+            entry.api_version.clone(),
+            id.subresource.clone(),
+        )
+    });
+    let list: Vec<Value> = entries
+        .into_iter()
+        .map(|(id, entry)| {
+            let mut value = json!({
+                "manager": id.manager,
+                "operation": match id.operation {
+                    Operation::Apply => "Apply",
+                    Operation::Update => "Update",
+                },
+                "apiVersion": entry.api_version,
+                "fieldsType": "FieldsV1",
+                "fieldsV1": entry.set.to_fields_v1(),
+            });
+            if let Some(time) = &entry.time {
+                value["time"] = Value::from(time.as_str());
+            }
+            if !id.subresource.is_empty() {
+                value["subresource"] = Value::from(id.subresource.as_str());
+            }
+            value
+        })
+        .collect();
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    if list.is_empty() {
+        metadata.remove("managedFields");
+    } else {
+        metadata.insert("managedFields".to_owned(), Value::Array(list));
+    }
+}
+
+/// Gives what changed from `before` to `new` to the manager `id`.
+fn record(
+    ty: &Type,
+    before: &Value,
+    new: &Value,
+    managers: &mut Managers,
+    writer: &Writer<'_>,
+    id: &Id,
+) {
+    let comparison = ty.compare(before, new);
+    let changed = comparison
+        .added
+        .union(&comparison.modified)
+        .recursive_difference(writer.reset);
+    let removed = comparison.removed.recursive_difference(writer.reset);
+    // Everybody loses what changed, this manager's earlier self included: it is given back below.
+    take(managers, None, &changed, &removed, true)
+        .expect("invariant: a forced take has no conflicts");
+    let set = changed.difference(&FieldSet::of_fields(&STRIPPED));
+    if set.is_empty() {
+        return;
+    }
+    let set = match managers.remove(id) {
+        Some(previous) => previous.set.union(&set),
+        None => set,
+    };
+    let entry = Entry {
+        set,
+        api_version: writer.api_version.to_owned(),
+        time: Some(writer.time.to_owned()),
+    };
+    managers.insert(id.clone(), entry);
+}
+
+/// Takes changed and removed fields from all managers but `keep`; without force, fields that
+/// others own are conflicts.
+fn take(
+    managers: &mut Managers,
+    keep: Option<&Id>,
+    changed: &FieldSet,
+    removed: &FieldSet,
+    force: bool,
+) -> Result<(), ApplyError> {
+    if !force {
+        let mut conflicts = Vec::new();
+        for (id, entry) in managers.iter().filter(|(id, _)| Some(*id) != keep) {
+            for path in entry.set.intersection(changed).paths() {
+                conflicts.push(Conflict {
+                    message: format!("conflict with {}", id.describe()),
+                    field: display_path(&path),
+                });
+            }
+        }
+        if !conflicts.is_empty() {
+            return Err(ApplyError::Conflict(conflicts));
+        }
+    }
+    for (id, entry) in managers.iter_mut() {
+        if Some(id) != keep {
+            entry.set = entry.set.difference(changed).difference(removed);
+        }
+    }
+    managers.retain(|_, entry| !entry.set.is_empty());
+    Ok(())
+}
+
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    if let [conflict] = conflicts {
+        return format!(
+            "Apply failed with 1 conflict: {}: {}",
+            conflict.message, conflict.field
+        );
+    }
+    let mut by_manager: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for conflict in conflicts {
+        by_manager
+            .entry(&conflict.message)
+            .or_default()
+            .push(&conflict.field);
+    }
+    let mut lines = Vec::new();
+    for (message, fields) in by_manager {
+        let manager = message.strip_prefix("conflict with ").unwrap_or(message);
+        lines.push(format!("conflicts with {manager}:"));
+        lines.extend(fields.into_iter().map(|field| format!("- {field}")));
+    }
+    format!(
+        "Apply failed with {} conflicts: {}",
+        conflicts.len(),
+        lines.join("\n")
+    )
+}
+
+/// Keeps the number of updating managers down by merging the oldest of a version into one.
+fn cap(managers: &mut Managers) {
+    let mut updaters: Vec<Id> = managers
+        .keys()
+        .filter(|id| id.operation == Operation::Update)
+        .cloned()
+        .collect();
+    let mut count = updaters.len();
+    if count <= MAX_UPDATES {
+        return;
+    }
+    updaters.sort_by_key(|id| (managers[id].time.clone().unwrap_or_default(), id.clone()));
+    let mut first_of_version: BTreeMap<String, Id> = BTreeMap::new();
+    for id in updaters {
+        if count <= MAX_UPDATES {
+            break;
+        }
+        let bucket = Id {
+            manager: ANCIENT.to_owned(),
+            operation: Operation::Update,
+            api_version: id.api_version.clone(),
+            subresource: String::new(),
+        };
+        let Some(first) = first_of_version.get(&id.api_version) else {
+            first_of_version.insert(id.api_version.clone(), id);
+            continue;
+        };
+        if !managers.contains_key(&bucket) {
+            if let Some(entry) = managers.remove(first) {
+                managers.insert(bucket.clone(), entry);
+            }
+        }
+        if id == bucket {
+            continue;
+        }
+        if let Some(merged) = managers.remove(&id) {
+            count -= 1;
+            if let Some(entry) = managers.get_mut(&bucket) {
+                entry.set = entry.set.union(&merged.set);
+                entry.time = merged.time;
+            }
+        }
+    }
+}
+
+/// Removes from `merged` what this applier set last time and does not set now, unless another
+/// applier does.
+fn prune(
+    ty: &Type,
+    merged: &Value,
+    others: &Managers,
+    last_set: &FieldSet,
+    new_set: &FieldSet,
+) -> Value {
+    if last_set.is_empty() {
+        return merged.clone();
+    }
+    let named = |set: &FieldSet| ty.with_named_fields(set);
+    let merged_set = named(&ty.field_set(merged));
+    let last = named(last_set);
+
+    let pruned = ty.remove_items(merged, &last);
+    let owned = others
+        .iter()
+        .filter(|(id, _)| id.operation == Operation::Apply)
+        .fold(new_set.clone(), |set, (_, entry)| set.union(&entry.set));
+    let kept = named(&ty.field_set(&pruned)).union(&named(&owned));
+    let pruned = ty.remove_items(merged, &merged_set.difference(&kept));
+
+    let kept = named(&ty.field_set(&pruned));
+    let gone = merged_set.difference(&kept).intersection(&last);
+    ty.remove_items(merged, &gone)
+}
+
+/// Removing the last entry of a map leaves null; in custom resources, which keep nulls, it goes.
+fn drop_nulls_from_prune(ty: &Type, value: Value) -> Value {
+    fn drop(value: Value) -> Value {
+        match value {
+            Value::Object(map) => Value::Object(
+                map.into_iter()
+                    .filter(|(_, value)| !value.is_null())
+                    .map(|(key, value)| (key, drop(value)))
+                    .collect(),
+            ),
+            other => other,
+        }
+    }
+    if ty.is_custom() { drop(value) } else { value }
+}
