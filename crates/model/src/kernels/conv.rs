@@ -1,0 +1,333 @@
+//! Convolution of one image, as matrix products over its patches.
+//!
+//! Where a kernel row is long enough to feed the matrix product by itself, the patches of one
+//! kernel row are gathered once and shared by all kernel rows: the patch matrix of row `ky` is the
+//! same memory, `ky` image rows further down. That is a k-th of the copying and of the memory of
+//! the usual gathering (im2col), which is what short kernel rows and strides get.
+
+use super::matmul::{Matrix, MatrixMut, matmul};
+use super::wide;
+
+/// A kernel row of at least this many numbers is worth its own matrix product.
+const SHARED_ROW: usize = 48;
+
+/// What lies around an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// As many zeros as the output needs to be as large as the input divided by the stride.
+    Same,
+    /// Nothing: windows stay inside.
+    Valid,
+}
+
+impl Padding {
+    /// The size of the output and of the padding in front, of one dimension.
+    pub(crate) fn measure(self, input: usize, window: usize, stride: usize) -> Option<(usize, usize)> {
+        if input == 0 || window == 0 || stride == 0 {
+            return None;
+        }
+        match self {
+            Self::Same => {
+                let output = input.div_ceil(stride);
+                let padding = ((output - 1) * stride + window).saturating_sub(input);
+                Some((output, padding / 2))
+            }
+            Self::Valid => Some((input.checked_sub(window)? / stride + 1, 0)),
+        }
+    }
+}
+
+/// The measures of a convolution: image `height x width x channels`, kernel
+/// `rows x columns x channels x filters`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2d {
+    input: [usize; 3],
+    kernel: [usize; 2],
+    filters: usize,
+    strides: [usize; 2],
+    front: [usize; 2],
+    output: [usize; 2],
+}
+
+/// Memory that a convolution works in.
+#[derive(Debug, Default, Clone)]
+pub struct Conv2dScratch {
+    padded: Vec<f32>,
+    patches: Vec<f32>,
+    gradients: Vec<f32>,
+}
+
+impl Conv2d {
+    /// The measures of `input * kernel`; `None` if the kernel does not fit the image.
+    pub fn new(
+        input: [usize; 3],
+        kernel: [usize; 4],
+        strides: [usize; 2],
+        padding: Padding,
+    ) -> Option<Self> {
+        let [height, width, channels] = input;
+        let [rows, columns, kernel_channels, filters] = kernel;
+        if channels != kernel_channels || channels == 0 || filters == 0 {
+            return None;
+        }
+        let (out_height, top) = padding.measure(height, rows, strides[0])?;
+        let (out_width, left) = padding.measure(width, columns, strides[1])?;
+        Some(Self {
+            input,
+            kernel: [rows, columns],
+            filters,
+            strides,
+            front: [top, left],
+            output: [out_height, out_width],
+        })
+    }
+
+    /// The output's `height x width x filters`.
+    pub fn output(&self) -> [usize; 3] {
+        [self.output[0], self.output[1], self.filters]
+    }
+
+    /// How many numbers an image has.
+    pub fn input_len(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    /// How many numbers the output has.
+    pub fn output_len(&self) -> usize {
+        self.output().iter().product()
+    }
+
+    /// How many numbers the kernel has.
+    pub fn kernel_len(&self) -> usize {
+        self.kernel_row() * self.kernel[0] * self.filters
+    }
+
+    /// Multiplications of one image.
+    pub fn work(&self) -> usize {
+        self.output[0] * self.output[1] * self.kernel_len()
+    }
+
+    /// Scratch memory for images of these measures; `gradients` also for the way back.
+    pub fn scratch(&self, gradients: bool) -> Conv2dScratch {
+        let mut scratch = Conv2dScratch::default();
+        self.prepare(&mut scratch);
+        if gradients {
+            scratch.gradients.resize(self.patches_len(), 0.0);
+        }
+        scratch
+    }
+
+    fn prepare(&self, scratch: &mut Conv2dScratch) {
+        let [height, width] = self.padded();
+        scratch.padded.resize(height * width * self.input[2], 0.0);
+        scratch.patches.resize(self.patches_len(), 0.0);
+    }
+
+    /// Numbers of one row of the kernel, for one filter.
+    fn kernel_row(&self) -> usize {
+        self.kernel[1] * self.input[2]
+    }
+
+    fn shares_rows(&self) -> bool {
+        self.strides[0] == 1 && self.kernel_row() >= SHARED_ROW
+    }
+
+    /// Height and width of what all windows together cover.
+    fn padded(&self) -> [usize; 2] {
+        [0, 1].map(|d| (self.output[d] - 1) * self.strides[d] + self.kernel[d])
+    }
+
+    fn patches_len(&self) -> usize {
+        let rows = if self.shares_rows() {
+            self.padded()[0]
+        } else {
+            self.output[0] * self.kernel[0]
+        };
+        rows * self.output[1] * self.kernel_row()
+    }
+
+    /// Copies between an image and its padded form, row by row.
+    fn rows(&self) -> impl Iterator<Item = (std::ops::Range<usize>, std::ops::Range<usize>)> {
+        let [height, width, channels] = self.input;
+        let [padded_height, padded_width] = self.padded();
+        let [top, left] = self.front;
+        let count = width.min(padded_width - left) * channels;
+        (0..height.min(padded_height - top)).map(move |y| {
+            let inner = y * width * channels;
+            let outer = ((y + top) * padded_width + left) * channels;
+            (inner..inner + count, outer..outer + count)
+        })
+    }
+
+    /// Where each piece of the patch matrix begins in the padded image, in the matrix's order.
+    fn pieces(&self) -> impl Iterator<Item = usize> {
+        let channels = self.input[2];
+        let padded_width = self.padded()[1];
+        let [stride_y, stride_x] = self.strides;
+        let [out_height, out_width] = self.output;
+        let (outer, inner) = if self.shares_rows() {
+            (self.padded()[0], 1)
+        } else {
+            (out_height, self.kernel[0])
+        };
+        (0..outer).flat_map(move |y| {
+            (0..out_width).flat_map(move |x| {
+                (0..inner)
+                    .map(move |ky| ((y * stride_y + ky) * padded_width + x * stride_x) * channels)
+            })
+        })
+    }
+
+    fn gather(&self, image: &[f32], scratch: &mut Conv2dScratch) {
+        self.prepare(scratch);
+        let Conv2dScratch { padded, patches, .. } = scratch;
+        padded.fill(0.0);
+        for (inner, outer) in self.rows() {
+            padded[outer].copy_from_slice(&image[inner]);
+        }
+        match self.kernel_row() {
+            5 => self.gather_pieces::<5>(padded, patches),
+            160 => self.gather_pieces::<160>(padded, patches),
+            row => {
+                for (piece, at) in patches.chunks_exact_mut(row).zip(self.pieces()) {
+                    piece.copy_from_slice(&padded[at..at + row]);
+                }
+            }
+        }
+    }
+
+    /// Copies of a length known to the compiler need no call.
+    fn gather_pieces<const ROW: usize>(&self, padded: &[f32], patches: &mut [f32]) {
+        wide(|| {
+            let (pieces, _) = patches.as_chunks_mut::<ROW>();
+            for (piece, at) in pieces.iter_mut().zip(self.pieces()) {
+                piece.copy_from_slice(&padded[at..at + ROW]);
+            }
+        });
+    }
+
+    /// The patch matrices, each with the first row of the kernel matrix that it meets.
+    fn products(&self) -> impl Iterator<Item = (usize, usize)> {
+        let count = if self.shares_rows() { self.kernel[0] } else { 1 };
+        (0..count).map(|ky| (ky * self.output[1] * self.kernel_row(), ky * self.kernel_row()))
+    }
+
+    /// Rows and columns of a patch matrix.
+    fn patch_matrix(&self) -> (usize, usize) {
+        let columns = if self.shares_rows() { 1 } else { self.kernel[0] } * self.kernel_row();
+        (self.output[0] * self.output[1], columns)
+    }
+
+    /// `output = image * kernel`.
+    pub fn forward(
+        &self,
+        image: &[f32],
+        kernel: &[f32],
+        output: &mut [f32],
+        scratch: &mut Conv2dScratch,
+    ) {
+        self.gather(image, scratch);
+        self.multiply(kernel, output, scratch, 0..self.output[0]);
+    }
+
+    /// The rows `part` of the output, from patches gathered before.
+    fn multiply(
+        &self,
+        kernel: &[f32],
+        output: &mut [f32],
+        scratch: &Conv2dScratch,
+        part: std::ops::Range<usize>,
+    ) {
+        let (_, columns) = self.patch_matrix();
+        let rows = part.len() * self.output[1];
+        let skip = part.start * self.output[1] * columns;
+        for (index, (patch, first)) in self.products().enumerate() {
+            matmul(
+                MatrixMut::new(output, rows, self.filters),
+                if index == 0 { 0.0 } else { 1.0 },
+                Matrix::new(&scratch.patches[patch + skip..], rows, columns),
+                Matrix::new(&kernel[first * self.filters..], columns, self.filters),
+                1.0,
+            );
+        }
+    }
+
+    /// As [`Conv2d::forward`], split over rayon's threads.
+    pub fn par_forward(
+        &self,
+        image: &[f32],
+        kernel: &[f32],
+        output: &mut [f32],
+        scratch: &mut Conv2dScratch,
+    ) {
+        self.gather(image, scratch);
+        let middle = self.output[0] / 2;
+        let (upper, lower) = output.split_at_mut(middle * self.output[1] * self.filters);
+        let scratch = &*scratch;
+        rayon::join(
+            || self.multiply(kernel, upper, scratch, 0..middle),
+            || self.multiply(kernel, lower, scratch, middle..self.output[0]),
+        );
+    }
+
+    /// `gradient += d loss / d kernel`, from the output's gradient and the image.
+    pub fn backward_kernel(
+        &self,
+        image: &[f32],
+        output_gradient: &[f32],
+        gradient: &mut [f32],
+        scratch: &mut Conv2dScratch,
+    ) {
+        self.gather(image, scratch);
+        let (rows, columns) = self.patch_matrix();
+        for (patch, first) in self.products() {
+            matmul(
+                MatrixMut::new(&mut gradient[first * self.filters..], columns, self.filters),
+                1.0,
+                Matrix::new(&scratch.patches[patch..], rows, columns).transposed(),
+                Matrix::new(output_gradient, rows, self.filters),
+                1.0,
+            );
+        }
+    }
+
+    /// `gradient = d loss / d image`, from the output's gradient and the kernel.
+    pub fn backward_image(
+        &self,
+        kernel: &[f32],
+        output_gradient: &[f32],
+        gradient: &mut [f32],
+        scratch: &mut Conv2dScratch,
+    ) {
+        self.prepare(scratch);
+        let Conv2dScratch { padded, gradients, .. } = scratch;
+        gradients.resize(self.patches_len(), 0.0);
+        gradients.fill(0.0);
+        let (rows, columns) = self.patch_matrix();
+        for (patch, first) in self.products() {
+            matmul(
+                MatrixMut::new(&mut gradients[patch..], rows, columns),
+                1.0,
+                Matrix::new(output_gradient, rows, self.filters),
+                Matrix::new(&kernel[first * self.filters..], columns, self.filters).transposed(),
+                1.0,
+            );
+        }
+        padded.fill(0.0);
+        wide(|| {
+            let row = self.kernel_row();
+            for (piece, at) in gradients.chunks_exact(row).zip(self.pieces()) {
+                for (sum, &part) in padded[at..at + row].iter_mut().zip(piece) {
+                    *sum += part;
+                }
+            }
+        });
+        gradient.fill(0.0);
+        for (inner, outer) in self.rows() {
+            gradient[inner].copy_from_slice(&padded[outer]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
