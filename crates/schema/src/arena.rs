@@ -60,8 +60,6 @@ pub(crate) struct Object {
     pub(crate) fields: BTreeMap<Str, Field>,
     /// Unknown fields are kept (custom resources only).
     pub(crate) preserve_unknown: bool,
-    /// A whole object with `apiVersion`, `kind`, `metadata` lies here (custom resources only).
-    pub(crate) embedded: bool,
 }
 
 /// When Go writes a field.
@@ -79,7 +77,6 @@ pub(crate) enum Presence {
 pub(crate) struct Field {
     pub(crate) node: NodeId,
     pub(crate) presence: Presence,
-    pub(crate) required: bool,
     pub(crate) default: Option<Value>,
     pub(crate) patch: Patch,
 }

@@ -14,7 +14,6 @@ use crate::arena::{
 const SCHEMAS: &[u8] = include_bytes!("../openapi/schemas.json.gz");
 const GO_TYPES: &[u8] = include_bytes!("../openapi/go-types.json.gz");
 const DISCOVERY: &[u8] = include_bytes!("../openapi/discovery.json.gz");
-const TABLE_COLUMNS: &[u8] = include_bytes!("../openapi/table-columns.json");
 
 const REF: &str = "#/components/schemas/";
 pub(crate) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -42,14 +41,6 @@ pub(crate) fn components() -> Map<String, Value> {
 /// The resources by group-version.
 pub(crate) fn discovery() -> Map<String, Value> {
     embedded(DISCOVERY)
-}
-
-/// The columns of the table form, by group-version and resource.
-pub(crate) fn table_columns() -> Map<String, Value> {
-    match serde_json::from_slice(TABLE_COLUMNS) {
-        Ok(Value::Object(map)) => map,
-        _ => unreachable!("the embedded data is a JSON object"),
-    }
 }
 
 /// The component that a schema refers to, directly or through its only `allOf`.
@@ -140,10 +131,6 @@ impl<'a> Compiler<'a> {
         let id = self.push(Shape::Any, relation(schema, Relation::Granular), &go);
         self.done.insert(name.to_owned(), id);
         let go_fields = self.go_types.get(name).cloned().unwrap_or_default();
-        let required: Vec<&str> = schema["required"]
-            .as_array()
-            .map(|names| names.iter().filter_map(Value::as_str).collect())
-            .unwrap_or_default();
         let mut object = Object::default();
         for (field_name, field_schema) in properties {
             let go_field = GoField::read(&go_fields[field_name]);
@@ -151,7 +138,6 @@ impl<'a> Compiler<'a> {
             let field = Field {
                 node,
                 presence: go_field.presence,
-                required: required.contains(&field_name.as_str()),
                 default: field_schema.get("default").cloned(),
                 patch: self.patch(field_schema),
             };

@@ -92,7 +92,11 @@ impl<'a> Walker<'a> {
     fn value(&mut self, cursor: Cursor<'a>, tree: Tree) -> Value {
         let node = cursor.node();
         if tree == Tree::Null && !matches!(node.shape, Shape::Any | Shape::Deduced) {
-            return zero(cursor);
+            return if node.go.is_empty() {
+                Value::Null
+            } else {
+                zero(cursor)
+            };
         }
         match (&node.shape, tree) {
             (Shape::Object(_), Tree::Map(entries)) => self.object(cursor, entries),
@@ -164,9 +168,7 @@ impl<'a> Walker<'a> {
                     self.fields.pop();
                     map.insert(key, entry);
                 }
-            } else if object.preserve_unknown
-                || (object.embedded && matches!(key.as_str(), "apiVersion" | "kind" | "metadata"))
-            {
+            } else if object.preserve_unknown {
                 if map.contains_key(&key) {
                     self.strict("duplicate");
                 }

@@ -183,13 +183,11 @@ fn object(compiler: &mut Compiler<'_>, schema: &Value, preserve: bool, embedded:
     }
     let mut shape = Object {
         preserve_unknown: preserve,
-        embedded,
         ..Object::default()
     };
     let given = |node| Field {
         node,
         presence: Presence::AsGiven,
-        required: false,
         default: None,
         patch: Patch::default(),
     };

@@ -1,7 +1,7 @@
 //! Everything that walks Kubernetes objects by their OpenAPI schema, with objects as
 //! [`serde_json::Value`] trees. Pure: no IO, no clock, no async.
 //!
-//! The entry is [`Schemas`]: built once from the embedded data of a real server, shared in an
+//! The entry is [`Schemas`]: built once ([`Schemas::builtin`]) from the embedded data of a real server, shared in an
 //! `Arc`, extended and shrunk at run time by custom resource definitions. [`Schemas::get`] gives a
 //! [`Type`], a cheap handle on one kind's compiled schema; its methods coerce, normalise, merge,
 //! prune, default and validate. A request passes through here in this order:

@@ -138,20 +138,10 @@ pub fn update(ty: &Type, live: Option<&Value>, new: &mut Value, writer: &Writer<
     if managers.is_empty() && live.is_some() {
         return;
     }
-    let bare;
-    let before = match live {
-        Some(live) => {
-            bare = without_managed(live);
-            &bare
-        }
-        None => {
-            bare = ty.zero();
-            &bare
-        }
-    };
+    let before = live.map_or_else(|| ty.zero(), without_managed);
     record(
         ty,
-        before,
+        &before,
         new,
         &mut managers,
         writer,

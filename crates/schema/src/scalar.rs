@@ -91,7 +91,7 @@ fn parse_time(text: &str, micro: bool) -> Result<String, Fault> {
     );
     if micro {
         fraction.truncate(6);
-        written.push_str(&format!(".{fraction:0<6}"));
+        written = format!("{written}.{fraction:0<6}");
     }
     written.push('Z');
     Ok(written)

@@ -26,13 +26,13 @@ struct Custom {
 
 impl Default for Schemas {
     fn default() -> Self {
-        Self::new()
+        Self::builtin()
     }
 }
 
 impl Schemas {
     /// The built-in kinds; takes a few milliseconds.
-    pub fn new() -> Self {
+    pub fn builtin() -> Self {
         let (arena, roots) = builtin::compile();
         Self {
             builtin: Arc::new(arena),
@@ -81,16 +81,5 @@ impl Schemas {
             .filter(|(gvk, _)| gvk.group == group && gvk.version == version)
             .map(|(gvk, custom)| (gvk.clone(), custom.source.clone()))
             .collect()
-    }
-
-    /// The group-versions that custom kinds live in.
-    pub(crate) fn custom_group_versions(&self) -> Vec<(String, String)> {
-        let custom = self.custom.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = custom
-            .keys()
-            .map(|gvk| (gvk.group.clone(), gvk.version.clone()))
-            .collect();
-        all.dedup();
-        all
     }
 }

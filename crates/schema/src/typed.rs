@@ -459,7 +459,7 @@ fn check(place: Place<'_>, value: &Value, path: &mut Vec<PathElement>) -> Result
                 path.push(PathElement::field(key));
                 if let Some(field) = object.fields.get(key.as_str()) {
                     check(Place::Node(cursor.at(field.node)), value, path)?;
-                } else if !object.preserve_unknown && !object.embedded {
+                } else if !object.preserve_unknown {
                     return Err(format!(
                         "{}: field not declared in schema",
                         display_path(path)

@@ -308,10 +308,10 @@ mod tests {
     fn scalars_follow_version_1_1() {
         assert_eq!(
             value(
-                "a: y\nb: 'y'\nc: 010\nd: 0x1F\ne: 1.0\nf: 1.5\ng: ~\nh: v1.2\ni: 1_000\nj: off\nk: -\n"
+                "a: y\nb: 'y'\nc: 010\nd: 0x1F\ne: 1.0\nf: 1.5\ng: ~\nh: v1.2\ni: 1_000\nj: off\nk:\n- -1\n"
             ),
             json!({"a": true, "b": "y", "c": 8, "d": 31, "e": 1, "f": 1.5, "g": null,
-                   "h": "v1.2", "i": 1000, "j": false, "k": [null]})
+                   "h": "v1.2", "i": 1000, "j": false, "k": [-1]})
         );
         assert_eq!(
             value("a: 2026-01-01\nb: 10.0.0.1\nc: 12:30\n"),
@@ -330,8 +330,8 @@ mod tests {
     #[test]
     fn anchors_and_merge_keys_resolve() {
         assert_eq!(
-            value("x: &x {a: 1, b: 2}\ny:\n  <<: *x\n  b: 3\nz: *x\n"),
-            json!({"x": {"a": 1, "b": 2}, "y": {"b": 3, "a": 1}, "z": {"a": 1, "b": 2}})
+            value("x: &x {a: 1, b: 2}\nw:\n  <<: *x\n  b: 3\nz: *x\n"),
+            json!({"x": {"a": 1, "b": 2}, "w": {"b": 3, "a": 1}, "z": {"a": 1, "b": 2}})
         );
     }
 
