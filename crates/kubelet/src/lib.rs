@@ -11,16 +11,39 @@
 //! process exits, probe results and deadlines. Not here: starting processes (the spawner behind
 //! the runtime), service addresses (the proxy), why a Pod exists (controllers, pipelines).
 
+mod changes;
+mod events;
+mod logs;
+mod network;
+mod node;
+mod pod;
+mod quantity;
 pub mod runtime;
+mod server;
+mod volume;
 
+use std::fmt;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use stdx::{SharedClock, SharedRng, Supervisor};
+use stdx::{OnError, SharedClock, SharedRng, Supervisor};
+use tokio::sync::{mpsc, oneshot};
+
+use changes::Changes;
+use events::Recorder;
+use network::services::Services;
+use node::addresses::Addresses;
+use node::registration;
+use node::resources::{self, Ledger};
+use pod::Context;
+use pod::manager::{DrainRequest, Manager};
+use pod::registry::Registry;
+use pod::status::NodeFacts;
+use volume::Volumes;
 
 /// What a kubelet needs to know; handed in by whoever composes the program.
-#[derive(Debug)]
 pub struct Options {
     /// Reaches the API as `system:node:NAME`.
     pub client: kube::Client,
@@ -59,6 +82,17 @@ pub struct Options {
     pub capacity: Option<Capacity>,
     /// What `status.nodeInfo.kubeletVersion` says, `v1.34.2+coracle` for example.
     pub version: String,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("node_name", &self.node_name)
+            .field("data_dir", &self.data_dir)
+            .field("node_ip", &self.node_ip)
+            .field("pod_cidr", &self.pod_cidr)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the node has.
@@ -109,19 +143,94 @@ pub enum Error {
 /// A running node agent.
 #[derive(Debug)]
 pub struct Kubelet {
-    _private: (),
+    drains: mpsc::UnboundedSender<DrainRequest>,
+    leave_pods_running: bool,
 }
 
 impl Kubelet {
     /// Registers the Node, takes up the Pods that an earlier start left and begins to watch. It
     /// answers when the Node is registered and `Ready`; its tasks belong to `supervisor`.
     pub async fn start(options: Options, supervisor: &Supervisor) -> Result<Self, Error> {
-        let _ = (options, supervisor);
-        Ok(Self { _private: () })
+        let pods_dir = options.data_dir.join("pods");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&pods_dir)
+            .map_err(|source| Error::DataDir { path: pods_dir.clone(), source })?;
+        let (network, prefix) = options.pod_cidr;
+        let addresses = Addresses::new(network, prefix, options.node_ip)?;
+        options.listener.set_nonblocking(true).map_err(Error::Listener)?;
+        let listener =
+            tokio::net::TcpListener::from_std(options.listener).map_err(Error::Listener)?;
+        let port = listener.local_addr().map_err(Error::Listener)?.port();
+        let capacity = options.capacity.unwrap_or_else(|| resources::measure(&options.data_dir));
+        let facts = registration::Facts {
+            name: options.node_name.clone(),
+            labels: options.node_labels,
+            node_ip: options.node_ip,
+            port,
+            capacity,
+            max_pods: options.max_pods,
+            pod_cidr: options.pod_cidr,
+            runtime: options.runtime.info(),
+            version: options.version,
+        };
+        let client = options.client;
+        let clock = options.clock;
+        let services = Services::start(&client, supervisor);
+        let context = Arc::new(Context {
+            client: client.clone(),
+            clock: clock.clone(),
+            rng: options.rng,
+            node_name: options.node_name.clone(),
+            data_dir: options.data_dir,
+            node: NodeFacts { host_ip: options.node_ip, runtime: options.runtime.info().name },
+            runtime: options.runtime,
+            images: options.images,
+            recorder: Recorder::start(
+                client.clone(),
+                clock.clone(),
+                &options.node_name,
+                supervisor,
+            ),
+            volumes: Volumes { client: client.clone(), clock: clock.clone() },
+            changes: Changes::new(client.clone(), supervisor.clone()),
+            services,
+            addresses,
+            ledger: Ledger::new(capacity, options.max_pods),
+            api_address: options.api_address,
+            cluster_domain: options.cluster_domain,
+            registry: Registry::default(),
+            own_uid: rustix::process::geteuid().as_raw(),
+        });
+        server::serve(listener, options.tls, context.clone(), supervisor);
+        let node = registration::register(&client, &facts, clock.now()).await?;
+        let beating = registration::heartbeat(client, clock, facts, node);
+        supervisor.spawn("kubelet-heartbeat", OnError::Log, async move {
+            beating.await;
+            Ok::<(), std::convert::Infallible>(())
+        });
+        let (drains, drain_requests) = mpsc::unbounded_channel();
+        let manager = Manager::new(context, supervisor.clone());
+        let running = Box::pin(manager.run(options.node_name, drain_requests));
+        supervisor.spawn("kubelet-pods", OnError::Shutdown, async move {
+            running.await;
+            Ok::<(), std::convert::Infallible>(())
+        });
+        Ok(Self { drains, leave_pods_running: options.leave_pods_running })
     }
 
     /// Ends this node's work: terminates every container within its grace period (or leaves them,
     /// see [`Options::leave_pods_running`]) and waits until that is done and reported. Call it
     /// before the API goes away.
-    pub async fn drain(&self) {}
+    pub async fn drain(&self) {
+        if self.leave_pods_running {
+            return;
+        }
+        let (request, done) = oneshot::channel();
+        if self.drains.send(request).is_ok() {
+            // An error means that the manager is gone, and the Pods' workers with it.
+            drop(done.await);
+        }
+    }
 }

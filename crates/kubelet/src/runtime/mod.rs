@@ -154,6 +154,10 @@ pub struct SecuritySpec {
     pub drop_capabilities: Vec<String>,
 }
 
+/// The file in a state directory that holds the [`ContainerSpec`] as JSON; only its owner may read
+/// it.
+pub const SPEC_FILE: &str = "spec.json";
+
 /// One container to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -242,6 +246,10 @@ pub struct Exit {
     /// The kernel ended it for want of memory.
     #[serde(default)]
     pub oom_killed: bool,
+    /// What is known beyond the code, when the process did not end by itself: its monitor was lost,
+    /// it could not be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// When.
     pub at: Timestamp,
 }
@@ -253,8 +261,10 @@ pub enum Recovered {
     Running(Started),
     /// It ended.
     Exited(Exit),
-    /// No trace of it: it never started, or the machine was restarted.
-    Gone,
+    /// Its program was never executed, and never will be: the order to start it did not arrive.
+    NotStarted,
+    /// It ran, and how it ended cannot be known: the machine was restarted, its files are gone.
+    Lost,
 }
 
 /// The size of a terminal.
@@ -343,7 +353,9 @@ pub trait Runtime: Send + Sync + fmt::Debug {
     /// What it is.
     fn info(&self) -> RuntimeInfo;
 
-    /// Starts a container. When this answers, the program has been executed.
+    /// Starts a container. When this answers, the program has been executed. The caller has put
+    /// `spec` into the state directory as `spec.json` ([`SPEC_FILE`]), where [`Runtime::exec`] finds
+    /// environment and user again after a restart.
     fn start(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<Started, Error>>;
 
     /// Completes when the container's first process has ended. It may be asked again afterwards,

@@ -1,0 +1,166 @@
+//! Follows the Pods bound to this node and gives each a worker; at the first list it also finds the
+//! Pods that were deleted while the kubelet was not running.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, ResourceExt as _};
+use stdx::{OnError, Supervisor};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::worker::{Input, Worker};
+use super::{Context, orphan};
+
+/// Asks the manager to end all Pods; answers when they have.
+pub(crate) type DrainRequest = oneshot::Sender<()>;
+
+/// Starts and feeds workers.
+pub(crate) struct Manager {
+    context: Arc<Context>,
+    supervisor: Supervisor,
+    workers: HashMap<String, mpsc::UnboundedSender<Input>>,
+    /// Counts workers, so that a drain knows when the last has ended.
+    tracker: TaskTracker,
+    /// UIDs of the list that is being received.
+    listing: HashSet<String>,
+    first_list: bool,
+    draining: bool,
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Manager {
+    pub(crate) fn new(context: Arc<Context>, supervisor: Supervisor) -> Self {
+        Self {
+            context,
+            supervisor,
+            workers: HashMap::new(),
+            tracker: TaskTracker::new(),
+            listing: HashSet::new(),
+            first_list: true,
+            draining: false,
+        }
+    }
+
+    /// Runs until dropped.
+    pub(crate) async fn run(
+        mut self,
+        node_name: String,
+        mut drains: mpsc::UnboundedReceiver<DrainRequest>,
+    ) {
+        // Hosts files and service variables must be right from a Pod's first moment.
+        self.context.services.ready().await;
+        let pods: Api<Pod> = Api::all(self.context.client.clone());
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={node_name}"));
+        let mut stream = std::pin::pin!(watcher(pods, config).default_backoff());
+        loop {
+            tokio::select! {
+                event = stream.next() => {
+                    let Some(event) = event else { return };
+                    match event {
+                        Ok(event) => self.on_event(event),
+                        Err(error) => {
+                            tracing::warn!("watch pods: {}", stdx::error::chain(&error));
+                        }
+                    }
+                }
+                Some(request) = drains.recv() => self.drain(request),
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: watcher::Event<Pod>) {
+        match event {
+            watcher::Event::Init => self.listing.clear(),
+            watcher::Event::InitApply(pod) => {
+                self.listing.insert(pod.uid().unwrap_or_default());
+                self.apply(pod);
+            }
+            watcher::Event::Apply(pod) => self.apply(pod),
+            watcher::Event::Delete(pod) => {
+                if let Some(worker) = self.workers.remove(&pod.uid().unwrap_or_default()) {
+                    // A worker that has ended has nothing to remove.
+                    drop(worker.send(Input::Removed));
+                }
+            }
+            watcher::Event::InitDone => {
+                let gone: Vec<String> =
+                    self.workers.keys().filter(|u| !self.listing.contains(*u)).cloned().collect();
+                for uid in gone {
+                    if let Some(worker) = self.workers.remove(&uid) {
+                        drop(worker.send(Input::Removed));
+                    }
+                }
+                if std::mem::take(&mut self.first_list) {
+                    self.end_orphans();
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, pod: Pod) {
+        let uid = pod.uid().unwrap_or_default();
+        let pod = Arc::new(pod);
+        if let Some(worker) = self.workers.get(&uid) {
+            drop(worker.send(Input::Pod(pod)));
+            return;
+        }
+        if self.draining {
+            return;
+        }
+        let (sender, inputs) = mpsc::unbounded_channel();
+        let worker = Worker::new(self.context.clone(), pod, inputs);
+        self.workers.insert(uid, sender);
+        let running = self.tracker.track_future(Box::pin(worker.run()));
+        self.supervisor.spawn("kubelet-pod", OnError::Log, async move {
+            running.await;
+            Ok::<(), std::convert::Infallible>(())
+        });
+    }
+
+    /// Ends what is left of Pods that are not in the first list.
+    fn end_orphans(&self) {
+        let pods = self.context.data_dir.join("pods");
+        let entries = match std::fs::read_dir(&pods) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(path = %pods.display(), "look for pods of an earlier start: {error}");
+                return;
+            }
+        };
+        for entry in entries.flatten() {
+            let uid = entry.file_name().to_string_lossy().into_owned();
+            if self.listing.contains(&uid) {
+                continue;
+            }
+            let (context, path) = (self.context.clone(), entry.path());
+            self.supervisor.spawn("kubelet-orphan", OnError::Log, async move {
+                orphan::tear_down(context, path).await;
+                Ok::<(), std::convert::Infallible>(())
+            });
+        }
+    }
+
+    fn drain(&mut self, request: DrainRequest) {
+        self.draining = true;
+        for worker in self.workers.values() {
+            drop(worker.send(Input::Drain));
+        }
+        self.tracker.close();
+        let tracker = self.tracker.clone();
+        self.supervisor.spawn_graceful("kubelet-drain", async move {
+            tracker.wait().await;
+            // Whoever asked may have given up.
+            let _ = request.send(());
+        });
+    }
+}

@@ -1,0 +1,556 @@
+//! The asynchronous shell around one Pod's machine: it waits for whatever may happen, hands it to
+//! the machine, and carries out what the machine answers.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, ResourceExt as _};
+use stdx::Backoff;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::downward::Facts;
+use super::machine::{Action, Event, Ids, Machine, ProbeKind, Stage, State};
+use super::record::Record;
+use super::registry::PodView;
+use super::report::{self, Report, Written};
+use super::work::{self, ContainerWork, PodWork};
+use super::{Context, paths, status};
+use crate::events::{Severity, pod_reference};
+use crate::node::resources::Requests;
+use crate::runtime::ContainerRef;
+use crate::volume::{self, MountedVolumes, Origins, refresh};
+
+/// How long a status that only says "in progress" waits for a better one.
+const PRELIMINARY: Duration = Duration::from_millis(50);
+
+/// What the manager tells a worker.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The Pod's object, new or changed.
+    Pod(Arc<Pod>),
+    /// The object is gone.
+    Removed,
+    /// The kubelet stops.
+    Drain,
+}
+
+/// What a task of the worker ended with.
+#[derive(Debug)]
+enum Done {
+    Event(Event),
+    Mounted(MountedVolumes, Origins),
+    StatusWritten(Written),
+    /// It is time to write the status, preliminary or not.
+    StatusDue,
+    Deleted(bool),
+    Nothing,
+}
+
+/// A Pod's worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    context: Arc<Context>,
+    machine: Machine,
+    pod_dir: PathBuf,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    probes_told: mpsc::UnboundedReceiver<Event>,
+    tell: mpsc::UnboundedSender<Event>,
+    tasks: JoinSet<Done>,
+    probes: HashMap<usize, Vec<AbortHandle>>,
+    mounting: Option<AbortHandle>,
+    volumes: Arc<MountedVolumes>,
+    report: Report,
+    status_retry: Backoff,
+    /// A `StatusDue` task is under way.
+    status_waits: bool,
+    /// The preliminary status has waited long enough.
+    status_forced: bool,
+    deleting: bool,
+    delete_retry: Backoff,
+    saved: Option<Record>,
+    view: watch::Sender<PodView>,
+    pods: watch::Sender<Arc<Pod>>,
+    services: watch::Receiver<u64>,
+}
+
+impl Worker {
+    /// A worker for a Pod, with what an earlier start of the kubelet has kept of it.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        pod: Arc<Pod>,
+        inputs: mpsc::UnboundedReceiver<Input>,
+    ) -> Self {
+        let uid = pod.uid().unwrap_or_default();
+        let pod_dir = paths::pod_dir(&context.data_dir, &uid);
+        let record = Record::load(&pod_dir).filter(|r| r.uid == uid);
+        let seed = match &record {
+            Some(record) => record.seed.clone(),
+            None => {
+                let mut bytes = [0; 20];
+                context.rng.fill(&mut bytes);
+                bytes.iter().map(|b| format!("{b:02x}")).collect()
+            }
+        };
+        let ids = Ids { pod_dir: pod_dir.clone(), seed };
+        let mut machine = match &record {
+            Some(record) => Machine::restore(pod.clone(), ids, record),
+            None => Machine::new(pod.clone(), ids, context.clock.now()),
+        };
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        if matches!(phase, Some("Succeeded" | "Failed")) && record.is_none() {
+            // It ended in another life of this node; nothing of it is left to do.
+            machine.stage = Stage::TornDown;
+        }
+        let (tell, probes_told) = mpsc::unbounded_channel();
+        let view = watch::Sender::new(PodView::of(&machine, pod_dir.clone()));
+        context.registry.insert(view.subscribe());
+        let retry = || Backoff::new(Duration::from_millis(200), 2.0, Duration::from_secs(30));
+        Self {
+            services: context.services.subscribe(),
+            context,
+            machine,
+            pod_dir,
+            inputs,
+            probes_told,
+            tell,
+            tasks: JoinSet::new(),
+            probes: HashMap::new(),
+            mounting: None,
+            volumes: Arc::default(),
+            report: Report::new(),
+            status_retry: retry(),
+            status_waits: false,
+            status_forced: false,
+            deleting: false,
+            delete_retry: retry(),
+            saved: record,
+            view,
+            pods: watch::Sender::new(pod),
+        }
+    }
+
+    /// Works until the Pod's object is gone and nothing of the Pod is left, or until the kubelet
+    /// has stopped and the Pod with it.
+    pub(crate) async fn run(mut self) {
+        self.recover().await;
+        if self.machine.stage == Stage::Finished {
+            self.perform(Action::Teardown, &mut VecDeque::new());
+        }
+        self.step(Event::Tick);
+        while !self.is_done() {
+            let event = self.next().await;
+            if let Some(event) = event {
+                self.step(event);
+            } else {
+                self.after();
+            }
+        }
+        self.context.registry.remove(&self.machine.pod);
+        if self.machine.removed
+            && let Err(error) = volume::remove_tree(&self.pod_dir)
+        {
+            tracing::warn!(path = %self.pod_dir.display(), "remove a pod's directory: {error}");
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        if self.machine.removed {
+            return self.machine.stage == Stage::TornDown;
+        }
+        let settled = self.machine.is_drained() || self.machine.stage == Stage::TornDown;
+        self.machine.draining
+            && settled
+            && !self.report.in_flight
+            && self.report.due(&self.machine, &self.context.node, self.context.clock.now()).is_none()
+    }
+
+    /// Asks the runtime about the containers that ran when the record was written.
+    async fn recover(&mut self) {
+        let open: Vec<(usize, ContainerRef)> = self
+            .machine
+            .containers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, c)| match &c.state {
+                State::Starting(id) => Some((index, id.clone())),
+                _ => None,
+            })
+            .collect();
+        if open.is_empty() {
+            return;
+        }
+        for (index, id) in open {
+            if let Some(work) = self.container_work(index) {
+                let event = work.recover(id).await;
+                let actions = self.machine.apply(event, self.context.clock.now());
+                self.save();
+                let mut more = VecDeque::new();
+                for action in actions {
+                    self.perform(action, &mut more);
+                }
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen. `None` means the machine has nothing to hear of it.
+    async fn next(&mut self) -> Option<Event> {
+        let clock = self.context.clock.clone();
+        let deadline: BoxFuture<'static, ()> = match self.machine.next_deadline() {
+            Some(at) => {
+                let left = at.duration_since(clock.now());
+                // Timers are no finer than a millisecond: never wake before the deadline.
+                let left = Duration::try_from(left).unwrap_or_default();
+                clock.sleep(left)
+            }
+            None => Box::pin(std::future::pending()),
+        };
+        tokio::select! {
+            biased;
+            input = self.inputs.recv() => match input {
+                Some(Input::Pod(pod)) => {
+                    self.pods.send_replace(pod.clone());
+                    Some(Event::Pod(pod))
+                }
+                Some(Input::Removed) => Some(Event::Removed),
+                Some(Input::Drain) => Some(Event::Drain),
+                // The manager is gone: the kubelet is being dropped as a whole.
+                None => std::future::pending().await,
+            },
+            Some(done) = self.tasks.join_next() => match done {
+                Ok(done) => self.done(done),
+                Err(error) => {
+                    if error.is_panic() {
+                        tracing::error!(pod = self.machine.pod.name_any(), "a pod's task panicked");
+                    }
+                    None
+                }
+            },
+            Some(event) = self.probes_told.recv() => Some(event),
+            Ok(()) = self.services.changed() => {
+                if !self.machine.is_over() && self.machine.ip.is_some() {
+                    if let Err(error) = self.pod_work().write_hosts() {
+                        tracing::warn!(pod = self.machine.pod.name_any(), "write the hosts file: {error}");
+                    }
+                }
+                None
+            },
+            () = deadline => Some(Event::Tick),
+        }
+    }
+
+    fn done(&mut self, done: Done) -> Option<Event> {
+        match done {
+            Done::Event(event) => Some(event),
+            Done::Mounted(volumes, origins) => {
+                self.mounting = None;
+                self.volumes = Arc::new(volumes);
+                self.keep_fresh(origins);
+                Some(Event::Mounted)
+            }
+            Done::StatusWritten(written) => {
+                if self.report.finished(written) {
+                    self.status_retry.reset();
+                } else {
+                    self.status_after(self.status_retry.clone().next_delay());
+                    let _ = self.status_retry.next_delay();
+                }
+                None
+            }
+            Done::StatusDue => {
+                self.status_waits = false;
+                self.status_forced = true;
+                None
+            }
+            Done::Deleted(true) | Done::Nothing => None,
+            Done::Deleted(false) => {
+                self.deleting = false;
+                None
+            }
+        }
+    }
+
+    /// Hands an event to the machine and carries out its answer, and what follows at once.
+    fn step(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let actions = self.machine.handle(event, self.context.clock.now());
+            self.save();
+            for action in actions {
+                self.perform(action, &mut events);
+            }
+        }
+        self.after();
+    }
+
+    /// What follows every change: the record, the view for the server, the status, the deletion.
+    fn after(&mut self) {
+        self.save();
+        let view = PodView::of(&self.machine, self.pod_dir.clone());
+        self.view.send_replace(view);
+        if self.machine.removed {
+            return;
+        }
+        self.write_status();
+        let reported = !self.report.in_flight
+            && self
+                .report
+                .due(&self.machine, &self.context.node, self.context.clock.now())
+                .is_none();
+        if self.machine.deletion_is_due() && reported && !self.deleting {
+            self.deleting = true;
+            let (context, pod) = (self.context.clone(), self.machine.pod.clone());
+            let pause = self.delete_retry.next_delay();
+            self.tasks.spawn(async move { Done::Deleted(delete(&context, &pod, pause).await) });
+        }
+    }
+
+    fn save(&mut self) {
+        let record = self.machine.record();
+        let untouched = self.saved.is_none()
+            && matches!(self.machine.stage, Stage::New | Stage::Admitting);
+        if self.saved.as_ref() == Some(&record) || untouched || !self.pod_dir.exists() {
+            return;
+        }
+        if let Err(error) = record.save(&self.pod_dir) {
+            tracing::warn!(path = %self.pod_dir.display(), "keep a pod's record: {error}");
+        }
+        self.saved = Some(record);
+    }
+
+    fn write_status(&mut self) {
+        if self.report.in_flight || self.status_waits {
+            return;
+        }
+        let now = self.context.clock.now();
+        let Some(next) = self.report.due(&self.machine, &self.context.node, now) else { return };
+        if status::is_preliminary(&self.machine) && !self.status_forced {
+            self.status_after(PRELIMINARY);
+            return;
+        }
+        self.status_forced = false;
+        self.report.in_flight = true;
+        let (client, pod) = (self.context.client.clone(), self.machine.pod.clone());
+        self.tasks
+            .spawn(async move { Done::StatusWritten(report::write(client, pod, next).await) });
+    }
+
+    /// Comes back to the status later.
+    fn status_after(&mut self, pause: Duration) {
+        self.status_waits = true;
+        let sleep = self.context.clock.sleep(pause);
+        self.tasks.spawn(async move {
+            sleep.await;
+            Done::StatusDue
+        });
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            pod_ip: self.machine.ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            host_ip: self.context.node.host_ip.to_string(),
+            allocatable: Some(self.context.ledger.capacity()),
+        }
+    }
+
+    fn pod_work(&self) -> PodWork {
+        PodWork {
+            context: self.context.clone(),
+            pod: self.machine.pod.clone(),
+            pod_dir: self.pod_dir.clone(),
+            facts: self.facts(),
+        }
+    }
+
+    fn container_work(&self, index: usize) -> Option<ContainerWork> {
+        let (init, spec) = work::shared_specs(&self.machine.pod).remove(&index)?;
+        Some(ContainerWork { pod: self.pod_work(), index, spec, init })
+    }
+
+    fn spawn_event(&mut self, task: impl Future<Output = Event> + Send + 'static) {
+        self.tasks.spawn(async move { Done::Event(task.await) });
+    }
+
+    /// Carries out one action; what is known at once goes into `events`.
+    fn perform(&mut self, action: Action, events: &mut VecDeque<Event>) {
+        match action {
+            Action::Admit => events.push_back(self.admit()),
+            Action::Mount => {
+                let work = self.pod_work();
+                let task = self.tasks.spawn(async move {
+                    let (volumes, origins) = work.mount().await;
+                    Done::Mounted(volumes, origins)
+                });
+                self.mounting = Some(task);
+            }
+            Action::Pull { container } => {
+                let policy = self.machine.pull_policy(container).to_owned();
+                if let Some(work) = self.container_work(container) {
+                    self.spawn_event(work.pull(policy));
+                }
+            }
+            Action::Start { container, attempt, image, id } => {
+                let volumes = self.volumes.clone();
+                if let Some(work) = self.container_work(container) {
+                    self.spawn_event(work.start(id, attempt, image, volumes));
+                }
+            }
+            Action::Watch { container, id } => {
+                if let Some(work) = self.container_work(container) {
+                    self.spawn_event(work.watch(id));
+                }
+            }
+            Action::PostStart { container, id } => {
+                if let Some(work) = self.container_work(container) {
+                    self.spawn_event(work.post_start(id));
+                }
+            }
+            Action::PreStop { container, id } => {
+                if let Some(work) = self.container_work(container) {
+                    self.spawn_event(work.pre_stop(id));
+                }
+            }
+            Action::Probe { container, id, after_startup } => {
+                let kinds: &[ProbeKind] = if after_startup {
+                    &[ProbeKind::Liveness, ProbeKind::Readiness]
+                } else {
+                    &[ProbeKind::Startup]
+                };
+                for kind in kinds {
+                    let Some(work) = self.container_work(container) else { continue };
+                    let (id, tell, kind) = (id.clone(), self.tell.clone(), *kind);
+                    let task = self.tasks.spawn(async move {
+                        work.probe(id, kind, tell).await;
+                        Done::Nothing
+                    });
+                    self.probes.entry(container).or_default().push(task);
+                }
+            }
+            Action::StopProbes { container } => {
+                for task in self.probes.remove(&container).into_iter().flatten() {
+                    task.abort();
+                }
+            }
+            Action::Signal { id, signal } => {
+                let runtime = self.context.runtime.clone();
+                self.tasks.spawn(async move {
+                    // It may have ended on its own: its end is on its way.
+                    if let Err(error) = runtime.signal(&id, signal).await {
+                        tracing::debug!(container = id.id, "signal {signal}: {error}");
+                    }
+                    Done::Nothing
+                });
+            }
+            Action::Forget { id } => {
+                let runtime = self.context.runtime.clone();
+                self.tasks.spawn(async move {
+                    if let Err(error) = runtime.remove(&id).await {
+                        tracing::debug!(container = id.id, "remove: {error}");
+                    }
+                    Done::Nothing
+                });
+            }
+            Action::Emit { container, warning, reason, message } => {
+                let severity = if warning { Severity::Warning } else { Severity::Normal };
+                match container.and_then(|index| self.container_work(index)) {
+                    Some(work) => work.emit(severity, reason, message),
+                    None => {
+                        let object = pod_reference(&self.machine.pod, None);
+                        self.context.recorder.record(object, severity, reason, message);
+                    }
+                }
+            }
+            Action::Teardown => {
+                if let Some(task) = self.mounting.take() {
+                    task.abort();
+                }
+                let work = self.pod_work();
+                self.spawn_event(async move {
+                    work.tear_down().await;
+                    Event::TornDown
+                });
+            }
+        }
+    }
+
+    /// Asks the node for resources and an address, and makes the Pod's directory.
+    fn admit(&self) -> Event {
+        let context = &self.context;
+        let uid = self.machine.uid.clone();
+        let spec = self.machine.pod.spec.clone().unwrap_or_default();
+        let known = self.saved.is_some();
+        if let Err(refusal) = context.ledger.admit(&uid, Requests::of(&spec), known) {
+            return Event::Rejected { reason: refusal.reason, message: refusal.message };
+        }
+        let refused = |message: String| Event::Rejected {
+            reason: "UnexpectedAdmissionError".to_owned(),
+            message,
+        };
+        let ip = if spec.host_network == Some(true) {
+            context.node.host_ip
+        } else {
+            match context.addresses.assign(&uid, self.machine.ip) {
+                Some(ip) => ip,
+                None => return refused("no pod address is free on this node".to_owned()),
+            }
+        };
+        let mut work = self.pod_work();
+        work.facts.pod_ip = ip.to_string();
+        match work.prepare() {
+            Ok(()) => Event::Admitted(ip),
+            Err(error) => refused(format!("make {}: {error}", self.pod_dir.display())),
+        }
+    }
+
+    fn keep_fresh(&mut self, origins: Origins) {
+        let downward = self.machine.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(
+            |v| v.downward_api.is_some() || v.projected.is_some(),
+        );
+        if origins.objects.is_empty() && origins.renew_at.is_none() && !downward {
+            return;
+        }
+        let task = refresh::run(
+            self.context.volumes.clone(),
+            self.context.changes.clone(),
+            self.pods.subscribe(),
+            self.pod_dir.clone(),
+            self.facts(),
+            origins,
+        );
+        // It ends with the volumes: the same handle is aborted at teardown.
+        self.mounting = Some(self.tasks.spawn(async move {
+            task.await;
+            Done::Nothing
+        }));
+    }
+}
+
+/// Ends the deletion of a Pod's object, which waited for its containers to end. The answer is
+/// whether there is nothing more to do.
+async fn delete(context: &Context, pod: &Pod, pause: Duration) -> bool {
+    let api: Api<Pod> =
+        Api::namespaced(context.client.clone(), &pod.namespace().unwrap_or_default());
+    let params = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    match api.delete(&pod.name_any(), &params).await {
+        Ok(_) => true,
+        Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => true,
+        Err(error) => {
+            tracing::warn!(
+                pod = pod.name_any(),
+                "end the deletion of a pod: {}",
+                stdx::error::chain(&error)
+            );
+            context.clock.sleep(pause).await;
+            false
+        }
+    }
+}
