@@ -369,7 +369,11 @@ impl Run {
 
     /// The settings of the run, with the references in them resolved.
     pub fn settings(&self) -> serde_json::Value {
-        self.plan().settings.resolve(&scope::Inside { run: self, task: None, item: None })
+        self.plan().settings.resolve(&scope::Inside {
+            run: self,
+            task: None,
+            item: None,
+        })
     }
 
     /// The tasks of its DAG that a task waits for; none for the entrypoint and the exit handler.

@@ -40,6 +40,11 @@ impl fmt::Display for TaskPath {
 pub struct TaskId(pub(crate) u32);
 
 impl TaskId {
+    /// The task at a place of [`crate::Run::tasks`].
+    pub fn at(index: usize) -> Self {
+        Self(index as u32)
+    }
+
     /// The position in [`crate::Run::tasks`].
     pub fn index(self) -> usize {
         self.0 as usize

@@ -32,13 +32,22 @@ pub(crate) fn text(name: &str, bytes: &[u8]) -> Result<String, Error> {
 }
 
 fn is_raw(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    is_yaml(&name) || name.ends_with(".json")
+    is_yaml(name) || has_ending(name, &["json"])
 }
 
 fn is_yaml(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name.ends_with(".yaml") || name.ends_with(".yml")
+    has_ending(name, &["yaml", "yml"])
+}
+
+fn has_ending(name: &str, endings: &[&str]) -> bool {
+    let found = std::path::Path::new(name)
+        .extension()
+        .and_then(|ending| ending.to_str());
+    found.is_some_and(|found| {
+        endings
+            .iter()
+            .any(|ending| found.eq_ignore_ascii_case(ending))
+    })
 }
 
 fn from_tarball(bytes: &[u8]) -> Result<Vec<u8>, Error> {

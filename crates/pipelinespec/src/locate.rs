@@ -2,6 +2,8 @@
 //!
 //! Packages are parsed without positions, which is fast; only an error parses them again.
 
+use std::fmt::Write as _;
+
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
@@ -25,7 +27,10 @@ pub(crate) fn path_text(path: &[Key]) -> String {
                 }
                 text.push_str(name);
             }
-            Key::Index(index) => text.push_str(&format!("[{index}]")),
+            Key::Index(index) => {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "[{index}]");
+            }
         }
     }
     text

@@ -1,0 +1,338 @@
+//! The task of one unfinished run: news in, journal, effects out, in this order and no other.
+//!
+//! Whatever arrives together is one append. Effects are futures of the task itself and end in news
+//! for it, so nothing of a run goes on without its task.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Effect, Event, Outcome, Run, TaskPath};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use stdx::Backoff;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Error, Shared, news, pod, resource, run_status};
+use crate::journal::{self, Record, Status};
+
+/// A look at a run, by somebody who keeps what he saw.
+pub(crate) type Look = Box<dyn FnOnce(&Run, &Record, &Value) + Send>;
+
+/// What a run's task is told.
+pub(crate) enum Message {
+    /// A Pod of the run is there or has changed.
+    Pod(Arc<Pod>),
+    /// A Pod of the run is gone.
+    PodGone(Arc<Pod>),
+    /// The watch has started over, and these Pods are all there are.
+    PodsAre(Arc<BTreeSet<String>>),
+    /// Somebody asks for something.
+    Command(Command, oneshot::Sender<Result<(), Error>>),
+    /// Somebody wants to look.
+    Inspect(Look),
+    /// Stop at once, without another journal entry.
+    Forget(oneshot::Sender<()>),
+}
+
+/// What somebody may ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Command {
+    Terminate,
+    Retry,
+}
+
+/// At most this many messages share an append.
+const BATCH: usize = 256;
+
+pub(crate) struct Actor {
+    shared: Arc<Shared>,
+    record: Arc<Record>,
+    manifest: Arc<Value>,
+    run: Run,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    /// Requests to the cluster; each may end in news.
+    work: FuturesUnordered<BoxFuture<'static, Option<Event>>>,
+    timers: FuturesUnordered<BoxFuture<'static, Event>>,
+    /// Attempts whose Pod the watch has shown. Only these can be missed.
+    seen: BTreeSet<(TaskPath, u32)>,
+}
+
+/// Whether the task goes on.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Stop,
+}
+
+impl Actor {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        record: Arc<Record>,
+        manifest: Arc<Value>,
+        run: Run,
+        inbox: mpsc::UnboundedReceiver<Message>,
+    ) -> Self {
+        Self {
+            shared,
+            record,
+            manifest,
+            run,
+            inbox,
+            work: FuturesUnordered::new(),
+            timers: FuturesUnordered::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// Carries out `effects` and then whatever follows, until the run is over.
+    pub(crate) async fn live(mut self, effects: Vec<Effect>) -> Result<(), journal::Error> {
+        self.carry_out(effects);
+        let mut batch = Vec::new();
+        loop {
+            if self.run.phase().finished() && self.work.is_empty() && batch.is_empty() {
+                match self.shared.retire(&self.record.run, &mut self.inbox) {
+                    Some(message) => batch.push(message),
+                    None => return Ok(()),
+                }
+            }
+            let mut events = Vec::new();
+            if batch.is_empty() {
+                tokio::select! {
+                    _ = self.inbox.recv_many(&mut batch, BATCH) => {}
+                    Some(news) = self.work.next(), if !self.work.is_empty() => events.extend(news),
+                    Some(fired) = self.timers.next(), if !self.timers.is_empty() => events.push(fired),
+                }
+            }
+            if self.turn(&mut batch, events).await? == Next::Stop {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn turn(
+        &mut self,
+        batch: &mut Vec<Message>,
+        events: Vec<Event>,
+    ) -> Result<Next, journal::Error> {
+        let before = self.run.version();
+        let mut applied = Vec::new();
+        let mut effects = Vec::new();
+        let mut answers = Vec::new();
+        let mut looks = Vec::new();
+        let mut forget = None;
+        for event in events {
+            self.apply(event, &mut applied, &mut effects);
+        }
+        for message in batch.drain(..) {
+            match message {
+                Message::Pod(pod) => {
+                    for event in self.news_of(&pod) {
+                        self.apply(event, &mut applied, &mut effects);
+                    }
+                }
+                Message::PodGone(pod) => {
+                    let at = self.shared.clock.now();
+                    if let Some(event) = news::gone(&pod, at) {
+                        self.apply(event, &mut applied, &mut effects);
+                    }
+                }
+                Message::PodsAre(names) => {
+                    for event in self.missing(&names) {
+                        self.apply(event, &mut applied, &mut effects);
+                    }
+                }
+                Message::Command(command, reply) => {
+                    let at = self.shared.clock.now();
+                    let event = match command {
+                        Command::Terminate => Event::TerminateRequested { at },
+                        Command::Retry => Event::RetryRequested { at },
+                    };
+                    match self.run.apply(&event) {
+                        Ok(more) => {
+                            effects.extend(more);
+                            applied.push(event);
+                            answers.push((reply, Ok(())));
+                        }
+                        Err(error) => answers.push((reply, Err(Error::State(error.to_string())))),
+                    }
+                }
+                Message::Inspect(look) => looks.push(look),
+                Message::Forget(reply) => forget = Some(reply),
+            }
+        }
+        if let Some(reply) = forget {
+            while self
+                .shared
+                .retire(&self.record.run, &mut self.inbox)
+                .is_some()
+            {}
+            // Nobody waiting any more is fine.
+            let _ = reply.send(());
+            return Ok(Next::Stop);
+        }
+        if !applied.is_empty() {
+            let status = Status::of(&self.run);
+            append(&self.shared, &self.record.run, before, &applied, &status).await?;
+            let answer = run_status(&self.record.run, self.record.workflow.clone(), &status);
+            self.shared.publish(&answer);
+        }
+        self.carry_out(effects);
+        for (reply, answer) in answers {
+            let _ = reply.send(answer);
+        }
+        for look in looks {
+            look(&self.run, &self.record, &self.manifest);
+        }
+        Ok(Next::GoOn)
+    }
+
+    fn apply(&mut self, event: Event, applied: &mut Vec<Event>, effects: &mut Vec<Effect>) {
+        if !self.run.is_news(&event) {
+            return;
+        }
+        match self.run.apply(&event) {
+            Ok(more) => {
+                effects.extend(more);
+                applied.push(event);
+            }
+            Err(error) => tracing::warn!(run_id = self.record.run, "news dropped: {error}"),
+        }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::StartWork(start) => {
+                    let settings = self.run.settings();
+                    let (shared, record) = (self.shared.clone(), self.record.clone());
+                    let start = *start;
+                    self.work.push(match start.kind {
+                        engine::WorkKind::Container => {
+                            let retried = self.has_retry(&start.template);
+                            Box::pin(pod::start(shared, record, settings, start, retried))
+                        }
+                        engine::WorkKind::Resource => {
+                            Box::pin(resource::carry_out(shared, record, start))
+                        }
+                    });
+                }
+                Effect::StopWork { task, attempt } => {
+                    let name = self.pod_name(&task, attempt);
+                    if let Some(name) = name {
+                        self.work
+                            .push(Box::pin(pod::stop(self.shared.clone(), name)));
+                    }
+                }
+                Effect::StartTimer { timer, at } => {
+                    let clock = self.shared.clock.clone();
+                    self.timers.push(Box::pin(async move {
+                        let wait = at.duration_since(clock.now());
+                        clock
+                            .sleep(Duration::try_from(wait).unwrap_or_default())
+                            .await;
+                        Event::TimerFired {
+                            timer,
+                            at: clock.now().max(at),
+                        }
+                    }));
+                }
+                Effect::RunFinished { phase } => {
+                    tracing::info!(run_id = self.record.run, "run is over: {}", phase.as_str());
+                    self.timers.clear();
+                }
+            }
+        }
+    }
+
+    fn has_retry(&self, template: &str) -> bool {
+        self.run
+            .created()
+            .plan
+            .templates
+            .get(template)
+            .is_some_and(|t| t.retry.is_some())
+    }
+
+    fn pod_name(&self, task: &TaskPath, attempt: u32) -> Option<String> {
+        let state = self.run.task(task)?;
+        let retried = self.has_retry(&state.template);
+        Some(
+            pod::Names::of(
+                &self.record.workflow,
+                task,
+                &state.template,
+                attempt,
+                retried,
+            )
+            .pod,
+        )
+    }
+
+    /// What a Pod's state means for its attempt.
+    fn news_of(&mut self, pod: &Pod) -> Vec<Event> {
+        let Some((task, attempt)) = news::attempt_of(pod) else {
+            return Vec::new();
+        };
+        let Some(Effect::StartWork(start)) = self.run.start_of(&task, attempt) else {
+            return Vec::new();
+        };
+        self.seen.insert((task, attempt));
+        news::of(pod, &start, self.shared.clock.now())
+    }
+
+    /// Attempts whose Pod was there and is not among `names`.
+    fn missing(&mut self, names: &BTreeSet<String>) -> Vec<Event> {
+        let at = self.shared.clock.now();
+        let gone: Vec<_> = self
+            .seen
+            .iter()
+            .filter(|(task, attempt)| {
+                self.pod_name(task, *attempt)
+                    .is_some_and(|name| !names.contains(&name))
+            })
+            .cloned()
+            .collect();
+        gone.into_iter()
+            .map(|key| {
+                self.seen.remove(&key);
+                Event::TaskFinished {
+                    task: key.0,
+                    attempt: key.1,
+                    at,
+                    outcome: Outcome::Error {
+                        message: "pod deleted".to_owned(),
+                        transient: true,
+                        stop: false,
+                    },
+                }
+            })
+            .collect()
+    }
+}
+
+/// Appends, and tries again while the disk is full or the like: the state in memory is ahead of the
+/// journal, so nothing may happen before this has succeeded.
+async fn append(
+    shared: &Shared,
+    run: &str,
+    before: u64,
+    events: &[Event],
+    status: &Status,
+) -> Result<(), journal::Error> {
+    let mut pause = Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(10));
+    loop {
+        match shared.journal.append(run, before, events, status).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.retryable() => {
+                let problem = stdx::error::chain(&error);
+                tracing::error!(run_id = run, "write the journal, will try again: {problem}");
+                shared.clock.sleep(pause.next_delay()).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
