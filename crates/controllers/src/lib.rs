@@ -11,7 +11,19 @@
 //! answers, or whether it lives in this process. Absent: exec, CronJob, node health taints,
 //! EndpointSlice mirroring.
 
+mod deployment;
+mod endpoints;
 mod error;
+mod garbage;
+mod meta;
+mod namespace;
+mod node;
+mod quantity;
+mod replicaset;
+mod runtime;
+mod scheduler;
+mod serviceaccount;
+mod volume;
 
 pub use error::Error;
 
@@ -20,6 +32,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use stdx::{SharedClock, SharedRng, Supervisor};
+
+use crate::garbage::Monitors;
+use crate::runtime::{Informers, Recorder, Starter};
 
 /// Gives the client for one identity of [`IDENTITIES`].
 pub type ClientFor = Arc<dyn Fn(&str) -> kube::Client + Send + Sync>;
@@ -83,6 +98,72 @@ impl fmt::Debug for Options {
 /// Starts every controller as tasks of `supervisor` and returns at once: each begins as soon as
 /// its caches are filled, retries until the API server answers, and stops with the supervisor.
 pub fn start(options: Options, supervisor: &Supervisor) -> Result<(), Error> {
-    let _ = (options, supervisor);
+    let client = |name: &str| (options.client_for)(name);
+    let (manager, scheduler) = (client("kube-controller-manager"), client("kube-scheduler"));
+    let starter = Starter { supervisor: supervisor.clone(), clock: options.clock.clone() };
+    let events = |component: &'static str| {
+        let client = if component == NAME_OF_SCHEDULER { &scheduler } else { &manager };
+        Recorder::new(client.clone(), component, options.clock.clone(), supervisor)
+    };
+    let informers = Informers::new();
+
+    replicaset::start(
+        &client("replicaset-controller"),
+        &informers,
+        events("replicaset-controller"),
+        &starter,
+    );
+    deployment::start(
+        &client("deployment-controller"),
+        &informers,
+        events("deployment-controller"),
+        &starter,
+    );
+    endpoints::start(
+        &client("endpointslice-controller"),
+        &client("endpoint-controller"),
+        &informers,
+        &starter,
+    );
+    volume::start_binder(
+        &client("persistent-volume-binder"),
+        &informers,
+        events("persistentvolume-controller"),
+        &starter,
+        options.volumes_root.clone(),
+    );
+    volume::start_protection(
+        &client("pvc-protection-controller"),
+        &client("pv-protection-controller"),
+        &informers,
+        &starter,
+    );
+    serviceaccount::start(
+        &client("service-account-controller"),
+        &client("root-ca-cert-publisher"),
+        &informers,
+        &starter,
+        options.root_ca_pem.clone(),
+    );
+    scheduler::start(&scheduler, &informers, events(NAME_OF_SCHEDULER), &starter);
+    node::start_pod_collector(&client("pod-garbage-collector"), &informers, &starter);
+    if let Some(cidr) = options.node_pod_cidr.clone() {
+        node::start_addresses(&client("node-controller"), &informers, &starter, cidr);
+    }
+
+    let mut monitors = Monitors::new(manager.clone(), options.clock.clone(), supervisor);
+    let collector =
+        garbage::start_collector(client("generic-garbage-collector"), &mut monitors);
+    let namespaces =
+        namespace::start(client("namespace-controller"), &informers, &mut monitors);
+    let monitors = Arc::new(monitors);
+    collector(monitors.clone(), &starter);
+    namespaces(monitors.clone(), &informers, &starter);
+
+    informers.start(&manager, &options.clock, supervisor);
+    monitors.start();
     Ok(())
 }
+
+/// How the scheduler signs its Events.
+const NAME_OF_SCHEDULER: &str = "default-scheduler";
