@@ -11,6 +11,7 @@
 //! answers, or whether it lives in this process. Absent: exec, CronJob, node health taints,
 //! EndpointSlice mirroring.
 
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod error;
@@ -20,6 +21,7 @@ mod namespace;
 mod node;
 mod quantity;
 mod replicaset;
+mod revision;
 mod runtime;
 mod scheduler;
 mod serviceaccount;
@@ -117,6 +119,12 @@ pub fn start(options: Options, supervisor: &Supervisor) -> Result<(), Error> {
         &client("deployment-controller"),
         &informers,
         events("deployment-controller"),
+        &starter,
+    );
+    daemonset::start(
+        &client("daemon-set-controller"),
+        &informers,
+        events("daemonset-controller"),
         &starter,
     );
     endpoints::start(

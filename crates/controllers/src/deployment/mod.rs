@@ -7,6 +7,8 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use template::hash;
+
 use std::sync::Arc;
 
 use futures::FutureExt as _;

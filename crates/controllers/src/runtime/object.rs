@@ -60,10 +60,6 @@ impl<K: Object> Handle<K> {
         Self { client: client.clone(), cache: cache.clone() }
     }
 
-    pub(crate) fn cache(&self) -> &Cache<K> {
-        &self.cache
-    }
-
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<K>> {
         self.cache.get(key)
     }
