@@ -5,11 +5,8 @@
 use serde_json::{Map, Number, Value};
 
 use crate::arena::{Cursor, Presence, Scalar, Shape, Type};
-use crate::json::{Tree, push_index, push_key};
+use crate::json::{MAX_STRICT_ERRORS, Tree, push_index, push_key};
 use crate::{quantity, scalar};
-
-/// Upstream stops collecting strict errors here.
-const MAX_STRICT_ERRORS: usize = 100;
 
 /// A value in the form Go would encode it.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,9 +62,15 @@ struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     fn strict(&mut self, what: &str) {
-        let text = format!("{what} field \"{}\"", self.path);
-        if self.strict.len() < MAX_STRICT_ERRORS && !self.strict.contains(&text) {
-            self.strict.push(text);
+        self.strict_at(what, &self.path.clone());
+    }
+
+    fn strict_at(&mut self, what: &str, path: &str) {
+        if self.strict.len() < MAX_STRICT_ERRORS {
+            let text = format!("{what} field \"{path}\"");
+            if !self.strict.contains(&text) {
+                self.strict.push(text);
+            }
         }
     }
 
@@ -127,10 +130,7 @@ impl<'a> Walker<'a> {
                 let mut duplicates = Vec::new();
                 let value = tree.into_value(&mut self.path, &mut duplicates);
                 for path in duplicates {
-                    let text = format!("duplicate field \"{path}\"");
-                    if self.strict.len() < MAX_STRICT_ERRORS && !self.strict.contains(&text) {
-                        self.strict.push(text);
-                    }
+                    self.strict_at("duplicate", &path);
                 }
                 value
             }

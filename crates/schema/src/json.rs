@@ -91,8 +91,11 @@ impl Tree {
     }
 }
 
+/// Upstream stops collecting strict errors here.
+pub(crate) const MAX_STRICT_ERRORS: usize = 100;
+
 fn note(paths: &mut Vec<String>, path: &str) {
-    if !paths.iter().any(|known| known == path) {
+    if paths.len() < MAX_STRICT_ERRORS && !paths.iter().any(|known| known == path) {
         paths.push(path.to_owned());
     }
 }

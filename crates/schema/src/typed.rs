@@ -2,7 +2,7 @@
 //! two, the merge of one into another, and the removal of a set. Server-side apply and managed
 //! fields are built on these in `managed`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -313,39 +313,40 @@ fn merge_list(
 ) -> Option<Value> {
     let old_elements = place.elements(relation, old)?;
     let new_elements = place.elements(relation, new)?;
-    let find_old = |element: &PathElement| {
-        let index = old_elements.iter().position(|other| other == element)?;
-        old.get(index)
-    };
+    let mut old_items: BTreeMap<&PathElement, &Value> = BTreeMap::new();
+    for (element, item) in old_elements.iter().zip(old) {
+        old_items.entry(element).or_insert(item);
+    }
+    let new_items: BTreeSet<&PathElement> = new_elements.iter().collect();
     let mut shared = new_elements
         .iter()
-        .filter(|element| old_elements.contains(element));
+        .filter(|element| old_items.contains_key(element));
     let mut next_shared = shared.next();
-    let mut merged: Vec<&PathElement> = Vec::new();
+    let mut merged: BTreeSet<&PathElement> = BTreeSet::new();
     let mut out = Vec::new();
     let (mut l, mut r) = (0, 0);
     while l < old_elements.len() || r < new_elements.len() {
         if let (Some(left), Some(right)) = (old_elements.get(l), new_elements.get(r)) {
             if left == right {
-                out.extend(merge(place, find_old(left), Some(&new[r])));
-                merged.push(left);
+                out.extend(merge(place, old_items.get(left).copied(), Some(&new[r])));
+                merged.insert(left);
                 l += 1;
                 r += 1;
                 next_shared = shared.next();
                 continue;
             }
-            if new_elements.contains(left) && next_shared.is_some_and(|next| next != left) {
+            if new_items.contains(left) && next_shared.is_some_and(|next| next != left) {
                 l += 1;
                 continue;
             }
         }
         if let Some(left) = old_elements.get(l) {
-            if !new_elements.contains(left) {
+            if !new_items.contains(left) {
                 out.push(old[l].clone());
                 l += 1;
                 continue;
             }
-            if merged.contains(&left) {
+            if merged.contains(left) {
                 l += 1;
                 continue;
             }
@@ -354,8 +355,8 @@ fn merge_list(
             l += 1;
             continue;
         };
-        out.extend(merge(place, find_old(right), Some(&new[r])));
-        merged.push(right);
+        out.extend(merge(place, old_items.get(right).copied(), Some(&new[r])));
+        merged.insert(right);
         r += 1;
         if next_shared == Some(right) {
             next_shared = shared.next();
@@ -513,7 +514,7 @@ fn check_list(
 ) -> Result<(), String> {
     let place = Place::Node(cursor.at(id));
     let relation = &cursor.node().relation;
-    let mut seen: Vec<PathElement> = Vec::new();
+    let mut seen: BTreeSet<PathElement> = BTreeSet::new();
     for (index, item) in list.iter().enumerate() {
         let element = match relation {
             Relation::Granular | Relation::Atomic => {
@@ -527,13 +528,12 @@ fn check_list(
                         missing_keys(relation)
                     ));
                 };
-                if seen.contains(&element) {
+                if !seen.insert(element.clone()) {
                     return Err(format!(
                         "{}: duplicate entries for key {element}",
                         display_path(path)
                     ));
                 }
-                seen.push(element.clone());
                 element
             }
         };

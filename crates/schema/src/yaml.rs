@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::Number;
 
-use crate::json::Tree;
+use crate::json::{MAX_STRICT_ERRORS, Tree};
 
 /// A document as a tree; duplicate keys are resolved (the last wins) and listed.
 pub(crate) struct Document {
@@ -168,6 +168,7 @@ impl<'a> Composer<'a> {
 
     fn mapping(&mut self, depth: usize) -> Result<Tree, String> {
         let mut entries: Vec<(String, Tree)> = Vec::new();
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
         let mut merged: Vec<Tree> = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -188,11 +189,14 @@ impl<'a> Composer<'a> {
             let value = self.node(event, span, depth + 1)?.tree;
             if key.merge {
                 merged.push(value);
-            } else if let Some(known) = entries.iter_mut().find(|(name, _)| *name == text) {
-                self.duplicates.push(self.path.clone());
-                self.lines.push((value_line, text));
-                known.1 = value;
+            } else if let Some(&place) = places.get(&text) {
+                if self.lines.len() < MAX_STRICT_ERRORS {
+                    self.duplicates.push(self.path.clone());
+                    self.lines.push((value_line, text));
+                }
+                entries[place].1 = value;
             } else {
+                places.insert(text.clone(), entries.len());
                 entries.push((text, value));
             }
             self.path.truncate(length);
@@ -209,7 +213,8 @@ impl<'a> Composer<'a> {
                     );
                 };
                 for (key, value) in fields {
-                    if !entries.iter().any(|(name, _)| *name == key) {
+                    if !places.contains_key(&key) {
+                        places.insert(key.clone(), entries.len());
                         entries.push((key, value));
                     }
                 }

@@ -1,6 +1,8 @@
 //! Validating a custom resource, with the messages of upstream's OpenAPI validator. CEL rules
 //! (`x-kubernetes-validations`) are not evaluated.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{FieldError, Rules};
@@ -215,13 +217,14 @@ fn list(rules: &Rules, whole: &Value, items: &[Value], path: &str, errors: &mut 
         let detail = format!("{path} in body should have at least {min} items");
         errors.push(invalid(path, whole, &detail));
     }
-    let mut seen: Vec<Value> = Vec::new();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
     for (index, item) in items.iter().enumerate() {
         let path = format!("{path}[{index}]");
         if let Some(below) = &rules.items {
             value(below, item, &path, errors);
         }
         if let Some(identity) = identity(rules, item) {
+            let identity = identity.to_string();
             if seen.contains(&identity) {
                 errors.push(error(
                     &path,
@@ -229,7 +232,7 @@ fn list(rules: &Rules, whole: &Value, items: &[Value], path: &str, errors: &mut 
                     format!("Duplicate value: {identity}"),
                 ));
             }
-            seen.push(identity);
+            seen.insert(identity);
         }
     }
 }
