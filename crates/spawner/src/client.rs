@@ -114,14 +114,19 @@ impl Spawner {
     /// Attaches to the living spawner of the data directory, or starts one. `supervisor` owns the
     /// task that starts another when it dies.
     pub async fn start_or_attach(mut options: Options, supervisor: &Supervisor) -> Result<Self> {
-        let data_dir = |source| Error::DataDir { path: options.data_dir.clone(), source };
+        let data_dir = |source| Error::DataDir {
+            path: options.data_dir.clone(),
+            source,
+        };
         let dir = File::open(&options.data_dir).map_err(data_dir)?;
         let exe = File::open(&options.exe)
             .and_then(|file| ExeId::of(file.as_fd()))
             .map_err(io_error("look at the program to start"))?;
         let held = std::mem::take(&mut options.held);
         if held.len() > MAX_FDS {
-            return Err(Error::Protocol(format!("at most {MAX_FDS} descriptors can be held")));
+            return Err(Error::Protocol(format!(
+                "at most {MAX_FDS} descriptors can be held"
+            )));
         }
         let unknown = Known {
             pid: 0,
@@ -234,13 +239,18 @@ impl Spawner {
                 break;
             }
         }
-        Err(Error::Start { reason: "it ended again and again, or does not come up".to_owned() })
+        Err(Error::Start {
+            reason: "it ended again and again, or does not come up".to_owned(),
+        })
     }
 }
 
 impl Inner {
     fn known(&self) -> Known {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Vec<OwnedFd>> {
@@ -270,13 +280,25 @@ impl Inner {
             .map_err(io_error("copy held descriptors"))?;
         let fds: Vec<BorrowedFd<'_>> = given.iter().map(AsFd::as_fd).collect();
         match ask(&socket, &Body::Hello, &fds, &mut Incoming::default()).await? {
-            Some((Reply::Hello { pid, exe, capabilities, mounts }, kept)) => {
+            Some((
+                Reply::Hello {
+                    pid,
+                    exe,
+                    capabilities,
+                    mounts,
+                },
+                kept,
+            )) => {
                 if given.is_empty() {
                     *self.held() = kept;
                 }
                 let wanted = self.options.mode == Mode::Auto && capabilities.mounts();
                 if exe == self.exe && mounts == wanted {
-                    let known = Known { pid, capabilities, mounts };
+                    let known = Known {
+                        pid,
+                        capabilities,
+                        mounts,
+                    };
                     *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
                     return Ok(Some(socket));
                 }
@@ -299,12 +321,20 @@ impl Inner {
 
     async fn link(&self) -> Result<Link> {
         if let Some(hello) = self.hello().await? {
-            return Ok(Link { hello, process: None });
+            return Ok(Link {
+                hello,
+                process: None,
+            });
         }
         let process = self.start_process().await?;
         match self.hello().await? {
-            Some(hello) => Ok(Link { hello, process: Some(process) }),
-            None => Err(Error::Start { reason: "it does not answer".to_owned() }),
+            Some(hello) => Ok(Link {
+                hello,
+                process: Some(process),
+            }),
+            None => Err(Error::Start {
+                reason: "it does not answer".to_owned(),
+            }),
         }
     }
 
@@ -326,16 +356,25 @@ impl Inner {
             .stdout(ProcessStdio::piped())
             .stderr(ProcessStdio::from(log))
             .spawn()
-            .map_err(|error| Error::Start { reason: error.to_string() })?;
+            .map_err(|error| Error::Start {
+                reason: error.to_string(),
+            })?;
         let mut said = String::new();
         if let Some(mut stdout) = process.stdout.take() {
-            stdout.read_to_string(&mut said).await.map_err(io_error("hear from spawner"))?;
+            stdout
+                .read_to_string(&mut said)
+                .await
+                .map_err(io_error("hear from spawner"))?;
         }
         if said == READY {
             return Ok(process);
         }
         let ended = process.wait().await.map_err(io_error("wait for spawner"))?;
-        let reason = if said.is_empty() { ended.to_string() } else { said.trim_end().to_owned() };
+        let reason = if said.is_empty() {
+            ended.to_string()
+        } else {
+            said.trim_end().to_owned()
+        };
         Err(Error::Start { reason })
     }
 
@@ -352,8 +391,7 @@ impl Inner {
                 drop(process.wait().await);
             }
             tracing::warn!("the spawner process ended, starting another");
-            let mut backoff =
-                Backoff::new(Duration::from_millis(10), 3.0, Duration::from_secs(10));
+            let mut backoff = Backoff::new(Duration::from_millis(10), 3.0, Duration::from_secs(10));
             link = loop {
                 match self.link().await {
                     Ok(link) => break link,
@@ -371,7 +409,10 @@ impl Inner {
 
 /// Whether nobody listens on the socket: it is not there, or its owner is dead.
 fn nobody_listens(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
 }
 
 fn unexpected(reply: Reply) -> Error {
@@ -384,7 +425,9 @@ fn unexpected(reply: Reply) -> Error {
 
 /// Asks the spawner behind `socket` to end, and waits until it has let go of everything.
 async fn shut_down(socket: &UnixStream) -> Result<()> {
-    ask(socket, &Body::Shutdown, &[], &mut Incoming::default()).await.map(drop)
+    ask(socket, &Body::Shutdown, &[], &mut Incoming::default())
+        .await
+        .map(drop)
 }
 
 /// Sends a request and waits for the answer. None: the connection ended without one.
@@ -395,9 +438,14 @@ async fn ask(
     incoming: &mut Incoming,
 ) -> Result<Option<(Reply, Vec<OwnedFd>)>> {
     let encode = |error: serde_json::Error| Error::Protocol(error.to_string());
-    let request = Request { protocol: PROTOCOL, body: serde_json::to_value(body).map_err(encode)? };
+    let request = Request {
+        protocol: PROTOCOL,
+        body: serde_json::to_value(body).map_err(encode)?,
+    };
     let mut frame = Outgoing::new(&request).map_err(io_error("encode request"))?;
-    let sent = socket.async_io(Interest::WRITABLE, || frame.send(socket.as_fd(), fds)).await;
+    let sent = socket
+        .async_io(Interest::WRITABLE, || frame.send(socket.as_fd(), fds))
+        .await;
     match sent {
         Ok(()) => {}
         Err(error) if connection_ended(&error) => return Ok(None),
@@ -407,14 +455,20 @@ async fn ask(
 }
 
 fn connection_ended(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 async fn hear(
     socket: &UnixStream,
     incoming: &mut Incoming,
 ) -> Result<Option<(Reply, Vec<OwnedFd>)>> {
-    match socket.async_io(Interest::READABLE, || incoming.receive(socket.as_fd())).await {
+    match socket
+        .async_io(Interest::READABLE, || incoming.receive(socket.as_fd()))
+        .await
+    {
         Ok(Some((frame, fds))) => serde_json::from_slice(&frame)
             .map(|reply| Some((reply, fds)))
             .map_err(|error| Error::Protocol(error.to_string())),

@@ -106,7 +106,12 @@ pub async fn wait(state_dir: &Path) -> Result<Exit> {
         && monitor_lives(&started)
     {
         let monitor = sys::watch_readable(monitor).map_err(io_error("watch monitor"))?;
-        drop(monitor.readable().await.map_err(io_error("watch monitor"))?);
+        drop(
+            monitor
+                .readable()
+                .await
+                .map_err(io_error("watch monitor"))?,
+        );
     }
     ended(state_dir, &started)
 }
@@ -144,13 +149,15 @@ pub fn signal(started: &Started, signal: i32) -> Result<()> {
     if started.boot_id != state::boot_id() {
         return Err(not_running());
     }
-    let pidfd =
-        rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|_| not_running())?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|_| not_running())?;
     // Asked after the pidfd was had, which then cannot be another process's.
     if !state::lives(started.pid, started.start_time) {
         return Err(not_running());
     }
-    let failed = |source| Error::Signal { id: started.id.clone(), source };
+    let failed = |source| Error::Signal {
+        id: started.id.clone(),
+        source,
+    };
     // The monitor ends the rest once the first process is dead; the group hears of it sooner.
     let group = sys::kill(-started.pid, signal);
     match sys::pidfd_signal(pidfd.as_fd(), 0).and(group) {
@@ -182,7 +189,9 @@ pub async fn attach(state_dir: &Path) -> Result<Streams> {
     let dir = std::fs::File::open(state_dir).map_err(io_error("open state folder"))?;
     // The folder's own path may be too long for a socket address.
     let path = format!("/proc/self/fd/{}/{ATTACH_SOCKET}", dir.as_raw_fd());
-    let socket = UnixStream::connect(path).await.map_err(io_error("connect to the container"))?;
+    let socket = UnixStream::connect(path)
+        .await
+        .map_err(io_error("connect to the container"))?;
     let mut incoming = Incoming::default();
     let answer = socket
         .async_io(Interest::READABLE, || incoming.receive(socket.as_fd()))
@@ -194,7 +203,10 @@ pub async fn attach(state_dir: &Path) -> Result<Streams> {
     let attached: Attached =
         serde_json::from_slice(&frame).map_err(|error| Error::Protocol(error.to_string()))?;
     let mut fds = fds.into_iter();
-    let mut next = || fds.next().ok_or_else(|| Error::Protocol("a stream is missing".to_owned()));
+    let mut next = || {
+        fds.next()
+            .ok_or_else(|| Error::Protocol("a stream is missing".to_owned()))
+    };
     Ok(Streams {
         stdout: next()?,
         stderr: if attached.tty { None } else { Some(next()?) },

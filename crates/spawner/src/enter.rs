@@ -58,7 +58,10 @@ fn supervise(enter: &Enter<'_>) {
         Ok((pid, monitor, signals)) => {
             wire::reply(enter.caller, &Reply::Running { pid }, &[]);
             let ended = wait(enter.caller, monitor.as_fd(), signals.as_fd(), pid);
-            let exit = ExecExit { exit_code: ended.code, signal: ended.signal };
+            let exit = ExecExit {
+                exit_code: ended.code,
+                signal: ended.signal,
+            };
             wire::reply(enter.caller, &Reply::Ended(exit), &[]);
         }
         Err(error) => wire::reply(enter.caller, &Reply::NotStarted(error), &[]),
@@ -108,16 +111,19 @@ fn start(enter: &Enter<'_>) -> Result<(i32, OwnedFd, OwnedFd), StartError> {
         sys::close(fd.as_fd());
     }
     let mut report = Vec::new();
-    near.read_to_end(&mut report).map_err(isolate("wait for exec"))?;
+    near.read_to_end(&mut report)
+        .map_err(isolate("wait for exec"))?;
     if report.is_empty() {
         return Ok((pid, monitor, signals));
     }
     drop(sys::reap(true));
-    Err(serde_json::from_slice(&report).unwrap_or_else(|_| StartError {
-        step: StartStep::Exec,
-        message: "the command's process died before exec".to_owned(),
-        errno: None,
-    }))
+    Err(
+        serde_json::from_slice(&report).unwrap_or_else(|_| StartError {
+            step: StartStep::Exec,
+            message: "the command's process died before exec".to_owned(),
+            errno: None,
+        }),
+    )
 }
 
 /// A pidfd of the container's monitor, if that is still the same process.
@@ -126,7 +132,11 @@ fn open_monitor(target: &Started) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(target.monitor_pid).ok_or_else(gone)?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     // Asked after the pidfd was had, which then cannot be another process's.
-    if state::lives(target.monitor_pid, target.monitor_start_time) { Ok(pidfd) } else { Err(gone()) }
+    if state::lives(target.monitor_pid, target.monitor_start_time) {
+        Ok(pidfd)
+    } else {
+        Err(gone())
+    }
 }
 
 /// Joins those namespaces of the monitor that are not our own.
@@ -148,11 +158,18 @@ fn join(pid: i32, monitor: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> io::Result<(
         return Ok(());
     }
     // One call for all: their order matters, and the kernel knows it.
-    Ok(rustix::thread::move_into_thread_name_spaces(monitor, wanted)?)
+    Ok(rustix::thread::move_into_thread_name_spaces(
+        monitor, wanted,
+    )?)
 }
 
 /// Waits for the command; kills it when nobody waits for it or its container has ended.
-fn wait(caller: BorrowedFd<'_>, monitor: BorrowedFd<'_>, signals: BorrowedFd<'_>, pid: i32) -> Reaped {
+fn wait(
+    caller: BorrowedFd<'_>,
+    monitor: BorrowedFd<'_>,
+    signals: BorrowedFd<'_>,
+    pid: i32,
+) -> Reaped {
     let mut watched = true;
     loop {
         sys::drain_signals(signals);

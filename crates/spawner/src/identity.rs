@@ -43,7 +43,11 @@ pub(crate) enum Power {
 /// The user and primary group of a spec.
 pub(crate) fn ids(user: &UserSpec, passwd: &str) -> (u32, u32) {
     let uid = user.uid.unwrap_or(0);
-    (uid, user.gid.unwrap_or_else(|| primary_group(passwd, uid).unwrap_or(0)))
+    (
+        uid,
+        user.gid
+            .unwrap_or_else(|| primary_group(passwd, uid).unwrap_or(0)),
+    )
 }
 
 fn passwd_fields(passwd: &str, uid: u32) -> Option<Vec<&str>> {
@@ -60,7 +64,9 @@ fn primary_group(passwd: &str, uid: u32) -> Option<u32> {
 
 /// The home directory of a user, `/` for an unknown one.
 pub(crate) fn home(passwd: &str, uid: u32) -> String {
-    let known = passwd_fields(passwd, uid).map(|fields| fields[5]).filter(|home| !home.is_empty());
+    let known = passwd_fields(passwd, uid)
+        .map(|fields| fields[5])
+        .filter(|home| !home.is_empty());
     known.unwrap_or("/").to_owned()
 }
 
@@ -73,7 +79,9 @@ pub(crate) fn warnings(user: &UserSpec, power: Power) -> Vec<String> {
     let own = rustix::process::geteuid().as_raw();
     if power == Power::None && user.uid.is_some_and(|uid| uid != own) {
         let uid = user.uid.unwrap_or_default();
-        warnings.push(format!("runAsUser {uid} needs root: the container runs as user {own}"));
+        warnings.push(format!(
+            "runAsUser {uid} needs root: the container runs as user {own}"
+        ));
     }
     if !user.groups.is_empty() {
         warnings.push(format!(
@@ -81,7 +89,11 @@ pub(crate) fn warnings(user: &UserSpec, power: Power) -> Vec<String> {
             user.groups
         ));
     }
-    let grants = user.cap_add.iter().map(|name| short(name)).collect::<Vec<_>>();
+    let grants = user
+        .cap_add
+        .iter()
+        .map(|name| short(name))
+        .collect::<Vec<_>>();
     if user.privileged {
         warnings.push("privileged needs root: the container has the rights of its user".to_owned());
     } else if !grants.is_empty() {
@@ -101,16 +113,22 @@ fn capabilities(user: &UserSpec) -> CapabilitySet {
         return CapabilitySet::all();
     }
     let named = |names: &[String]| {
-        names.iter().fold(CapabilitySet::empty(), |set, name| match short(name).as_str() {
-            "ALL" => CapabilitySet::all(),
-            name => set | CapabilitySet::from_name(name).unwrap_or(CapabilitySet::empty()),
+        names.iter().fold(CapabilitySet::empty(), |set, name| {
+            match short(name).as_str() {
+                "ALL" => CapabilitySet::all(),
+                name => set | CapabilitySet::from_name(name).unwrap_or(CapabilitySet::empty()),
+            }
         })
     };
     let (add, drop) = (named(&user.cap_add), named(&user.cap_drop));
     let is_all = |names: &[String]| names.iter().any(|name| short(name) == "ALL");
     // `drop: [ALL], add: [X]` leaves X; `add: [ALL], drop: [X]` leaves all but X.
     if is_all(&user.cap_drop) {
-        return if is_all(&user.cap_add) { CapabilitySet::empty() } else { add };
+        return if is_all(&user.cap_add) {
+            CapabilitySet::empty()
+        } else {
+            add
+        };
     }
     (DEFAULT_CAPABILITIES | add) - drop
 }
@@ -128,7 +146,11 @@ pub(crate) fn assume(user: &UserSpec, ids: (u32, u32), power: Power) -> io::Resu
         }
     }
     if power == Power::Root {
-        let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+        let groups: Vec<Gid> = user
+            .groups
+            .iter()
+            .map(|group| Gid::from_raw(*group))
+            .collect();
         rustix::thread::set_thread_groups(&groups)?;
         let gid = Some(Gid::from_raw(gid));
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
@@ -141,7 +163,11 @@ pub(crate) fn assume(user: &UserSpec, ids: (u32, u32), power: Power) -> io::Resu
         let inheritable = CapabilitySet::empty();
         rustix::thread::set_capabilities(
             None,
-            CapabilitySets { effective: keep, permitted: keep, inheritable },
+            CapabilitySets {
+                effective: keep,
+                permitted: keep,
+                inheritable,
+            },
         )?;
     }
     if user.no_new_privs {
@@ -169,7 +195,10 @@ pub(crate) fn limit(limits: &BTreeMap<String, u64>) -> io::Result<()> {
         };
         let now = rustix::process::getrlimit(resource);
         let lower = |limit: Option<u64>| Some(limit.map_or(*value, |limit| limit.min(*value)));
-        let new = Rlimit { current: lower(now.current), maximum: lower(now.maximum) };
+        let new = Rlimit {
+            current: lower(now.current),
+            maximum: lower(now.maximum),
+        };
         rustix::process::setrlimit(resource, new)?;
     }
     Ok(())
@@ -191,12 +220,24 @@ mod tests {
 
     #[test]
     fn a_user_without_a_group_has_that_of_the_password_file() {
-        let of = |uid, gid| ids(&UserSpec { uid, gid, ..UserSpec::default() }, PASSWD);
+        let of = |uid, gid| {
+            ids(
+                &UserSpec {
+                    uid,
+                    gid,
+                    ..UserSpec::default()
+                },
+                PASSWD,
+            )
+        };
         assert_eq!(of(None, None), (0, 0));
         assert_eq!(of(Some(33), None), (33, 44));
         assert_eq!(of(Some(33), Some(7)), (33, 7));
         assert_eq!(of(Some(1000), None), (1000, 0));
-        assert_eq!((home(PASSWD, 33), home(PASSWD, 9)), ("/srv".to_owned(), "/".to_owned()));
+        assert_eq!(
+            (home(PASSWD, 33), home(PASSWD, 9)),
+            ("/srv".to_owned(), "/".to_owned())
+        );
     }
 
     #[test]
@@ -210,8 +251,14 @@ mod tests {
         };
         assert_eq!(of(&[], &[]), DEFAULT_CAPABILITIES);
         assert_eq!(of(&["NET_ADMIN"], &["ALL"]), CapabilitySet::NET_ADMIN);
-        assert_eq!(of(&["CAP_NET_ADMIN"], &[]), DEFAULT_CAPABILITIES | CapabilitySet::NET_ADMIN);
-        assert_eq!(of(&["all"], &["kill"]), CapabilitySet::all() - CapabilitySet::KILL);
+        assert_eq!(
+            of(&["CAP_NET_ADMIN"], &[]),
+            DEFAULT_CAPABILITIES | CapabilitySet::NET_ADMIN
+        );
+        assert_eq!(
+            of(&["all"], &["kill"]),
+            CapabilitySet::all() - CapabilitySet::KILL
+        );
         assert_eq!(of(&[], &["ALL"]), CapabilitySet::empty());
     }
 }

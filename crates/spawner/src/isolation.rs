@@ -6,8 +6,10 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 use crate::identity::Power;
 use crate::root::{self, describe};
@@ -86,10 +88,15 @@ impl Isolation {
     }
 }
 
-/// Tries what works, in `dir`, where a folder is made and removed again.
-pub(crate) fn probe(dir: BorrowedFd<'_>) -> (Isolation, Capabilities) {
+/// Tries what works, in the folder `dir`, where another is made and removed again.
+pub(crate) fn probe(dir: &Path) -> (Isolation, Capabilities) {
     let none = Isolation::none();
-    let with = |user, pids| Isolation { user, mounts: true, pids, ..none };
+    let with = |user, pids| Isolation {
+        user,
+        mounts: true,
+        pids,
+        ..none
+    };
     let mut candidates = Vec::new();
     if none.root {
         candidates.extend([with(false, true), with(false, false)]);
@@ -100,7 +107,11 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> (Isolation, Capabilities) {
     for candidate in candidates {
         match try_out(&candidate, dir) {
             Ok(()) => {
-                let user = if candidate.user { Support::Ok } else { Support::Untried };
+                let user = if candidate.user {
+                    Support::Ok
+                } else {
+                    Support::Untried
+                };
                 let pids = match refused.pop() {
                     _ if candidate.pids => Support::Ok,
                     Some(reason) => Support::Refused(reason),
@@ -133,38 +144,38 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> (Isolation, Capabilities) {
 
 const NAMESPACES: &str = "make namespaces: ";
 
-fn try_out(isolation: &Isolation, dir: BorrowedFd<'_>) -> Result<(), String> {
-    const FOLDER: &str = "probe";
-    let words = |error: io::Error| describe(&error);
-    match rustix::fs::mkdirat(dir, FOLDER, Mode::RWXU) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(format!("make {FOLDER} folder: {}", words(error.into()))),
+fn try_out(isolation: &Isolation, dir: &Path) -> Result<(), String> {
+    let folder = dir.join("probe");
+    match std::fs::create_dir(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(format!("make {}: {}", folder.display(), describe(&error)));
+        }
+        _ => {}
     }
-    let result = try_in(isolation, dir, FOLDER);
+    let spec = ContainerSpec {
+        state_dir: folder.clone(),
+        ..ContainerSpec::default()
+    };
+    let result = try_with(isolation, &spec);
     // What stays behind is used by the next probe.
-    let _ = rustix::fs::unlinkat(dir, format!("{FOLDER}/tmp"), AtFlags::REMOVEDIR);
-    let _ = rustix::fs::unlinkat(dir, FOLDER, AtFlags::REMOVEDIR);
+    drop(std::fs::remove_dir_all(folder));
     result
 }
 
-fn try_in(isolation: &Isolation, dir: BorrowedFd<'_>, folder: &str) -> Result<(), String> {
+fn try_with(isolation: &Isolation, spec: &ContainerSpec) -> Result<(), String> {
     let words = |what: &str, error: io::Error| format!("{what}{}", describe(&error));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let state = rustix::fs::openat(dir, folder, flags, Mode::empty())
-        .map_err(|error| words("open probe folder: ", error.into()))?;
     let (mut near, mut far) = std::os::unix::net::UnixStream::pair()
         .map_err(|error| words("make a socket pair: ", error))?;
-    let spec = ContainerSpec::default();
-    let forked = sys::clone(isolation.flags(&spec)).map_err(|error| words(NAMESPACES, error))?;
+    let forked = sys::clone(isolation.flags(spec)).map_err(|error| words(NAMESPACES, error))?;
     let Forked::Parent(_) = forked else {
         drop(near);
-        let tried = std::panic::catch_unwind(|| -> Result<(), String> {
+        let tried = catch_unwind(AssertUnwindSafe(|| -> Result<(), String> {
             let proc = crate::state::open_proc().map_err(|error| words("open /proc: ", error))?;
             isolation
                 .map_ids(proc.as_fd(), 0, 0)
                 .map_err(|error| words("map user and group: ", error))?;
-            root::enter(&spec, state.as_fd(), isolation.pids).map_err(|error| error.message)
-        });
+            root::enter(spec, isolation.pids).map_err(|error| error.message)
+        }));
         let answer = match tried {
             Ok(Ok(())) => "ok".to_owned(),
             Ok(Err(reason)) => reason,

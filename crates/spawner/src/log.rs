@@ -41,7 +41,10 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, pending: Vec::new() }
+        Self {
+            stream,
+            pending: Vec::new(),
+        }
     }
 
     /// Takes bytes in and appends the lines they complete to `out`.
@@ -99,7 +102,10 @@ pub(crate) struct LogFile {
 impl LogFile {
     pub(crate) fn open(spec: &LogSpec) -> io::Result<Self> {
         let (Some(parent), Some(name)) = (spec.path.parent(), spec.path.file_name()) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file's path"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a file's path",
+            ));
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut log = Self {
@@ -123,11 +129,35 @@ impl LogFile {
         Ok(())
     }
 
-    /// Appends whole lines, rotating first if they would not fit.
-    pub(crate) fn append(&mut self, lines: &[u8]) {
-        if self.size > 0 && self.size + lines.len() as u64 > self.max_bytes {
-            self.rotate();
+    /// Appends whole lines, rotating wherever the next line would not fit.
+    pub(crate) fn append(&mut self, mut lines: &[u8]) {
+        while !lines.is_empty() {
+            let room = self.max_bytes.saturating_sub(self.size) as usize;
+            let mut fits = match lines.get(..room) {
+                None => lines.len(),
+                Some(window) => window
+                    .iter()
+                    .rposition(|byte| *byte == b'\n')
+                    .map_or(0, |end| end + 1),
+            };
+            if fits == 0 && self.size > 0 {
+                self.rotate();
+                if self.reopen().is_err() {
+                    return;
+                }
+                continue;
+            }
+            if fits == 0 {
+                // A line that is longer than a file may be has one of its own.
+                let end = lines.iter().position(|byte| *byte == b'\n');
+                fits = end.map_or(lines.len(), |end| end + 1);
+            }
+            self.write(&lines[..fits]);
+            lines = &lines[fits..];
         }
+    }
+
+    fn write(&mut self, lines: &[u8]) {
         if self.file.is_none() && self.reopen().is_err() {
             return;
         }
@@ -154,6 +184,7 @@ impl LogFile {
             let _ = rustix::fs::unlinkat(&self.dir, &self.name, rustix::fs::AtFlags::empty());
         }
         self.file = None;
+        self.size = 0;
     }
 }
 
@@ -168,7 +199,11 @@ mod tests {
             lines.push(part, now, &mut out);
         }
         lines.finish(now, &mut out);
-        String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
+        String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     #[test]
@@ -202,13 +237,20 @@ mod tests {
     fn a_full_file_is_rotated_and_the_oldest_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        let spec = LogSpec { path: path.clone(), max_bytes: 10, max_files: 3 };
+        let spec = LogSpec {
+            path: path.clone(),
+            max_bytes: 10,
+            max_files: 3,
+        };
         let mut log = LogFile::open(&spec).unwrap();
         for line in ["first\n", "second\n", "third\n", "fourth\n"] {
             log.append(line.as_bytes());
         }
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-        assert_eq!((read("0.log"), read("0.log.1")), ("fourth\n".into(), "third\n".into()));
+        assert_eq!(
+            (read("0.log"), read("0.log.1")),
+            ("fourth\n".into(), "third\n".into())
+        );
         assert_eq!(read("0.log.2"), "second\n");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
     }

@@ -4,14 +4,14 @@
 
 use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 
 use rustix::fs::{Access, AtFlags, Mode, OFlags};
 
 use crate::identity::{self, Power};
 use crate::root::describe;
-use crate::spec::{ExecSpec, ContainerSpec, Program, StartError, StartStep, UserSpec};
+use crate::spec::{ContainerSpec, ExecSpec, Program, StartError, StartStep, UserSpec};
 use crate::sys;
 
 /// The search path of a container that does not set one.
@@ -55,11 +55,19 @@ impl<'a> Target<'a> {
 }
 
 fn start_error(step: StartStep, message: String, error: &io::Error) -> StartError {
-    StartError { step, message, errno: error.raw_os_error() }
+    StartError {
+        step,
+        message,
+        errno: error.raw_os_error(),
+    }
 }
 
 /// The environment with defaults for what every program expects.
-pub(crate) fn environment(env: &[(String, String)], uid: u32, passwd: &str) -> Vec<(String, String)> {
+pub(crate) fn environment(
+    env: &[(String, String)],
+    uid: u32,
+    passwd: &str,
+) -> Vec<(String, String)> {
     let mut whole: Vec<(String, String)> = Vec::with_capacity(env.len() + 2);
     for (name, value) in env {
         match whole.iter_mut().find(|(known, _)| known == name) {
@@ -104,7 +112,11 @@ fn prepare(
 ) -> Result<(), StartError> {
     let isolate = |what: &'static str| {
         move |error: io::Error| {
-            start_error(StartStep::Isolate, format!("{what}: {}", describe(&error)), &error)
+            start_error(
+                StartStep::Isolate,
+                format!("{what}: {}", describe(&error)),
+                &error,
+            )
         }
     };
     rustix::process::setsid().map_err(|error| isolate("start a session")(error.into()))?;
@@ -134,7 +146,11 @@ fn prepare(
 fn change_dir(command: &Command<'_>) -> Result<(), StartError> {
     rustix::process::chdir(command.cwd).map_err(|error| {
         let error = io::Error::from(error);
-        let message = format!("change to working directory {:?}: {}", command.cwd, describe(&error));
+        let message = format!(
+            "change to working directory {:?}: {}",
+            command.cwd,
+            describe(&error)
+        );
         start_error(StartStep::WorkingDir, message, &error)
     })
 }
@@ -152,7 +168,9 @@ fn take_stdio(stdio: [RawFd; 3]) -> io::Result<()> {
     Ok(())
 }
 
-fn c_strings<S: AsRef<str>>(strings: impl IntoIterator<Item = S>) -> Result<Vec<CString>, StartError> {
+fn c_strings<S: AsRef<str>>(
+    strings: impl IntoIterator<Item = S>,
+) -> Result<Vec<CString>, StartError> {
     strings
         .into_iter()
         .map(|text| {
@@ -173,7 +191,12 @@ fn run(command: &Command<'_>) -> StartError {
 }
 
 fn try_run(command: &Command<'_>) -> Result<std::convert::Infallible, StartError> {
-    let env = c_strings(command.env.iter().map(|(name, value)| format!("{name}={value}")))?;
+    let env = c_strings(
+        command
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}")),
+    )?;
     match &command.program {
         Target::SelfExe(exe, args) => {
             let argv = c_strings(["coracle"].iter().chain(args))?;
@@ -190,8 +213,17 @@ fn try_run(command: &Command<'_>) -> Result<std::convert::Infallible, StartError
                 });
             };
             let argv = c_strings(args)?;
-            let path = command.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
-            Err(search(name, path.map_or(DEFAULT_PATH, String::as_str), &argv, &env))
+            let path = command
+                .env
+                .iter()
+                .find(|(name, _)| name == "PATH")
+                .map(|(_, value)| value);
+            Err(search(
+                name,
+                path.map_or(DEFAULT_PATH, String::as_str),
+                &argv,
+                &env,
+            ))
         }
     }
 }
@@ -201,7 +233,11 @@ fn search(name: &str, path: &str, argv: &[CString], env: &[CString]) -> StartErr
     if name.contains('/') {
         let Ok(file) = CString::new(name) else {
             let error = io::Error::from_raw_os_error(libc::EINVAL);
-            return start_error(StartStep::Exec, format!("exec: {name:?}: holds a NUL byte"), &error);
+            return start_error(
+                StartStep::Exec,
+                format!("exec: {name:?}: holds a NUL byte"),
+                &error,
+            );
         };
         let error = sys::execve(&file, argv, env);
         let exists = rustix::fs::access(&file, Access::EXISTS).is_ok();
@@ -217,8 +253,11 @@ fn search(name: &str, path: &str, argv: &[CString], env: &[CString]) -> StartErr
     let mut refused = None;
     for dir in path.split(':') {
         let dir = if dir.is_empty() { "." } else { dir };
-        let Ok(file) = CString::new(format!("{dir}/{name}")) else { continue };
-        if rustix::fs::accessat(rustix::fs::CWD, &file, Access::EXEC_OK, AtFlags::EACCESS).is_err() {
+        let Ok(file) = CString::new(format!("{dir}/{name}")) else {
+            continue;
+        };
+        if rustix::fs::accessat(rustix::fs::CWD, &file, Access::EXEC_OK, AtFlags::EACCESS).is_err()
+        {
             continue;
         }
         let error = sys::execve(&file, argv, env);
@@ -233,9 +272,11 @@ fn search(name: &str, path: &str, argv: &[CString], env: &[CString]) -> StartErr
         }
     }
     match refused {
-        Some(error) => {
-            start_error(StartStep::Exec, format!("exec: {name:?}: permission denied"), &error)
-        }
+        Some(error) => start_error(
+            StartStep::Exec,
+            format!("exec: {name:?}: permission denied"),
+            &error,
+        ),
         None => StartError {
             step: StartStep::Exec,
             message: format!("exec: {name:?}: executable file not found in $PATH"),
@@ -259,7 +300,14 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let given = [pair("A", "1"), pair("PATH", "/bin"), pair("A", "2")];
         let env = environment(&given, 5, "u:x:5:5::/home/u:/bin/sh");
-        assert_eq!(env, [pair("A", "2"), pair("PATH", "/bin"), pair("HOME", "/home/u")]);
+        assert_eq!(
+            env,
+            [
+                pair("A", "2"),
+                pair("PATH", "/bin"),
+                pair("HOME", "/home/u")
+            ]
+        );
         assert_eq!(environment(&[], 5, "")[0], pair("PATH", DEFAULT_PATH));
     }
 }

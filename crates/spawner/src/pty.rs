@@ -26,6 +26,11 @@ pub fn open() -> io::Result<Pty> {
 
 /// Changes the size of the terminal that has this end.
 pub fn resize(terminal: impl AsFd, columns: u16, rows: u16) -> io::Result<()> {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }

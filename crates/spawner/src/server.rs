@@ -66,7 +66,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Answers whoever started us. It may not listen; then it knows already.
 fn say(text: &str) {
-    drop(io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()));
+    drop(
+        io::stdout()
+            .write_all(text.as_bytes())
+            .and_then(|()| io::stdout().flush()),
+    );
     if let Ok(null) = process::null_device() {
         drop(sys::duplicate_to(null.as_fd(), 1));
     }
@@ -107,12 +111,18 @@ impl Spawner {
         let dir = rustix::fs::open(data_dir, flags, Mode::empty())
             .map_err(|error| fail(&what)(error.into()))?;
         let lock = take_lock(dir.as_fd()).map_err(fail("lock the data directory's spawner"))?;
-        rustix::process::chdir("/").map_err(|error| fail("leave the caller's folder")(error.into()))?;
         let signals = sys::signals_as_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT])
             .map_err(fail("watch signals"))?;
-        let exe = rustix::fs::open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| fail("open own executable")(error.into()))?;
-        let (isolation, capabilities) = isolation::probe(dir.as_fd());
+        let exe = rustix::fs::open(
+            "/proc/self/exe",
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| fail("open own executable")(error.into()))?;
+        let data_dir = std::fs::canonicalize(data_dir).map_err(fail(&what))?;
+        rustix::process::chdir("/")
+            .map_err(|error| fail("leave the caller's folder")(error.into()))?;
+        let (isolation, capabilities) = isolation::probe(&data_dir);
         let isolation = if mounts { isolation } else { Isolation::none() };
         let (listener, socket_inode) =
             listen(dir.as_fd()).map_err(fail("listen in the data directory"))?;
@@ -164,18 +174,27 @@ impl Spawner {
             PollFd::new(&self.listener, PollFlags::IN),
         ];
         // A server says nothing after its hello: all that can come is the end.
-        fds.extend(self.servers.iter().map(|server| PollFd::new(server, PollFlags::IN)));
+        fds.extend(
+            self.servers
+                .iter()
+                .map(|server| PollFd::new(server, PollFlags::IN)),
+        );
         let lonely = self.servers.is_empty() && self.children.is_empty();
-        let limit = Timespec { tv_sec: LONELY_SECONDS, tv_nsec: 0 };
+        let limit = Timespec {
+            tv_sec: LONELY_SECONDS,
+            tv_nsec: 0,
+        };
         let ready = rustix::event::poll(&mut fds, lonely.then_some(&limit));
         let news = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        let gone = (0..self.servers.len()).filter(|index| news(&fds[index + 2])).collect();
+        let gone = (0..self.servers.len())
+            .filter(|index| news(&fds[index + 2]))
+            .collect();
         (lonely && matches!(ready, Ok(0)), news(&fds[1]), gone)
     }
 
     fn reachable(&self) -> bool {
         rustix::fs::statat(&self.dir, SOCKET, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| stat.st_ino as u64 == self.socket_inode)
+            .is_ok_and(|stat| stat.st_ino == self.socket_inode)
     }
 
     fn accept(&mut self) {
@@ -208,7 +227,11 @@ impl Spawner {
         let reason = match body {
             Ok(Ok(Body::Hello)) => return self.hello(socket, fds),
             Ok(Ok(Body::Launch(spec))) => return self.launch(&socket, &spec),
-            Ok(Ok(Body::Exec { target, spec, stdio })) => {
+            Ok(Ok(Body::Exec {
+                target,
+                spec,
+                stdio,
+            })) => {
                 return self.exec(&socket, &target, &spec, stdio, &fds);
             }
             Ok(Ok(Body::Shutdown)) => {
@@ -219,14 +242,23 @@ impl Spawner {
             Ok(Err(protocol)) => format!("protocol {protocol} is not spoken here"),
             Err(error) => error.to_string(),
         };
-        wire::reply(&socket, &Reply::Refused { protocol: PROTOCOL, reason }, &[]);
+        wire::reply(
+            &socket,
+            &Reply::Refused {
+                protocol: PROTOCOL,
+                reason,
+            },
+            &[],
+        );
     }
 
     fn hello(&mut self, socket: OwnedFd, fds: Vec<OwnedFd>) {
         if !fds.is_empty() {
             self.held = fds;
         }
-        let Ok(exe) = ExeId::of(self.exe.as_fd()) else { return };
+        let Ok(exe) = ExeId::of(self.exe.as_fd()) else {
+            return;
+        };
         let reply = Reply::Hello {
             pid: rustix::process::getpid().as_raw_pid(),
             exe,
@@ -261,7 +293,12 @@ impl Spawner {
                     isolation: &self.isolation,
                 })
             }
-            Err(error) => not_forked(caller, StartStep::Isolate, "make the container's namespaces", &error),
+            Err(error) => not_forked(
+                caller,
+                StartStep::Isolate,
+                "make the container's namespaces",
+                &error,
+            ),
         }
     }
 
@@ -344,5 +381,5 @@ fn listen(dir: BorrowedFd<'_>) -> io::Result<(OwnedFd, u64)> {
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, 128)?;
     let stat = rustix::fs::statat(dir, SOCKET, AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok((socket, stat.st_ino as u64))
+    Ok((socket, stat.st_ino))
 }

@@ -87,7 +87,11 @@ pub struct LogSpec {
 impl LogSpec {
     /// The kubelet's defaults: 10 MiB a file, 5 files.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), max_bytes: 10 << 20, max_files: 5 }
+        Self {
+            path: path.into(),
+            max_bytes: 10 << 20,
+            max_files: 5,
+        }
     }
 }
 
@@ -107,7 +111,13 @@ pub struct MountSpec {
 impl MountSpec {
     /// A bind mount of a host file or folder.
     pub fn bind(source: impl Into<PathBuf>, target: impl Into<String>, read_only: bool) -> Self {
-        Self { target: target.into(), kind: MountKind::Bind { source: source.into() }, read_only }
+        Self {
+            target: target.into(),
+            kind: MountKind::Bind {
+                source: source.into(),
+            },
+            read_only,
+        }
     }
 }
 

@@ -108,8 +108,10 @@ fn children(proc: BorrowedFd<'_>, pid: i32) -> Vec<i32> {
         Ok(file) => {
             let mut text = String::new();
             drop(std::fs::File::from(file).read_to_string(&mut text));
-            let mut found: Vec<i32> =
-                text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+            let mut found: Vec<i32> = text
+                .split_ascii_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect();
             found.extend(children_of_threads(proc, pid));
             found
         }
@@ -131,7 +133,10 @@ fn children_of_threads(proc: BorrowedFd<'_>, pid: i32) -> Vec<i32> {
         if let Ok(file) = rustix::fs::openat(proc, name, flags, Mode::empty()) {
             let mut text = String::new();
             drop(std::fs::File::from(file).read_to_string(&mut text));
-            found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+            found.extend(
+                text.split_ascii_whitespace()
+                    .filter_map(|pid| pid.parse::<i32>().ok()),
+            );
         }
     }
     found
@@ -151,7 +156,9 @@ fn numbers(proc: BorrowedFd<'_>, folder: &str) -> Vec<i32> {
     let Ok(folder) = rustix::fs::openat(proc, folder, flags, Mode::empty()) else {
         return Vec::new();
     };
-    let Ok(entries) = rustix::fs::Dir::new(folder) else { return Vec::new() };
+    let Ok(entries) = rustix::fs::Dir::new(folder) else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
         .collect()

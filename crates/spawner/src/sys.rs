@@ -4,7 +4,10 @@
 //! [`fork`] and [`clone`] continue in a copy of the calling process. They are called only by the
 //! spawner process and its descendants, which never have a second thread, so the copy may allocate
 //! and lock like any other program; `main` refuses to run with more than one thread.
-#![expect(unsafe_code, reason = "process creation and execution have no safe interface")]
+#![expect(
+    unsafe_code,
+    reason = "process creation and execution have no safe interface"
+)]
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -33,7 +36,11 @@ pub(crate) struct Reaped {
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 /// A plain fork.
@@ -41,7 +48,11 @@ pub(crate) fn fork() -> io::Result<Forked> {
     // SAFETY: the process has one thread (see the module's note), so no lock can be held by a
     // thread that the child lacks.
     let pid = unsafe { libc::fork() };
-    Ok(if check(pid.into())? == 0 { Forked::Child } else { Forked::Parent(pid) })
+    Ok(if check(pid.into())? == 0 {
+        Forked::Child
+    } else {
+        Forked::Parent(pid)
+    })
 }
 
 /// A fork into new namespaces (`CLONE_NEW*`).
@@ -51,13 +62,30 @@ pub(crate) fn clone(namespaces: i32) -> io::Result<Forked> {
     // SAFETY: without CLONE_VM the child gets a copy of the address space and, with a null stack,
     // goes on on the copied one; this is fork with namespaces. Single-threaded as above. The
     // last three arguments are unused without the flags that need them.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::c_long::from(flags), null, null, null, 0) };
-    Ok(if check(pid)? == 0 { Forked::Child } else { Forked::Parent(pid as i32) })
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            libc::c_long::from(flags),
+            null,
+            null,
+            null,
+            0,
+        )
+    };
+    Ok(if check(pid)? == 0 {
+        Forked::Child
+    } else {
+        Forked::Parent(pid as i32)
+    })
 }
 
 /// Pointers for exec; they borrow from the strings, which the caller keeps.
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+    strings
+        .iter()
+        .map(|s| s.as_ptr())
+        .chain([ptr::null()])
+        .collect()
 }
 
 /// Becomes the program at `path`. Returns only on failure.
@@ -120,7 +148,11 @@ pub(crate) fn signals_as_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     // descriptor, which nobody else owns.
     unsafe {
         check(libc::sigprocmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut()).into())?;
-        let fd = libc::signalfd(-1, &raw const wanted, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        let fd = libc::signalfd(
+            -1,
+            &raw const wanted,
+            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
+        );
         check(fd.into())?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
@@ -133,7 +165,9 @@ pub(crate) fn drain_signals(fd: BorrowedFd<'_>) -> Vec<i32> {
     let mut buffer = [0u8; SIZE];
     while let Ok(SIZE) = rustix::io::read(fd, &mut buffer) {
         // The signal's number is the first field of the structure.
-        signals.push(i32::from_ne_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]));
+        signals.push(i32::from_ne_bytes([
+            buffer[0], buffer[1], buffer[2], buffer[3],
+        ]));
     }
     signals
 }
@@ -141,9 +175,14 @@ pub(crate) fn drain_signals(fd: BorrowedFd<'_>) -> Vec<i32> {
 /// Undoes what a caller may have set: every disposition becomes the default, nothing is blocked.
 pub(crate) fn reset_signals() {
     let none = signal_set(Some(&[]));
+    // The kernel's structure, whose zero is the default disposition. The library's call would
+    // refuse the two signals that it uses itself.
+    let default = [0u64; 4];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid disposition; signals that cannot be changed are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let null = ptr::null_mut::<u64>();
+        // SAFETY: the structure has at most four words, and the signal set in it eight bytes;
+        // signals that cannot be changed are refused.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), null, 8) };
     }
     // SAFETY: the set is initialised and a null old set is allowed.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) };
@@ -169,7 +208,12 @@ pub(crate) fn reap(block: bool) -> io::Result<Option<Reaped>> {
         system_micros: micros(usage.ru_stime),
         max_rss_kib: usage.ru_maxrss as u64,
     };
-    Ok(Some(Reaped { pid, code, signal, usage }))
+    Ok(Some(Reaped {
+        pid,
+        code,
+        signal,
+        usage,
+    }))
 }
 
 /// Sends `signal` to every other process of a pid namespace, by its first process.
@@ -189,14 +233,24 @@ pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()>
     let info = ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo is allowed.
     check(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            info,
+            0,
+        )
     })
     .map(drop)
 }
 
 /// Closes every descriptor from 3 up, except `keep`.
 pub(crate) fn close_all_except(keep: &[RawFd]) {
-    let mut keep: Vec<u32> = keep.iter().filter(|fd| **fd > 2).map(|fd| *fd as u32).collect();
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter(|fd| **fd > 2)
+        .map(|fd| *fd as u32)
+        .collect();
     keep.sort_unstable();
     let mut first = 3;
     for fd in keep.into_iter().chain([u32::MAX]) {

@@ -43,7 +43,11 @@ pub(crate) enum Body {
     /// Start a container.
     Launch(Box<ContainerSpec>),
     /// Run a command in one; descriptors are those of `stdio`, in order.
-    Exec { target: Box<Started>, spec: ExecSpec, stdio: [bool; 3] },
+    Exec {
+        target: Box<Started>,
+        spec: ExecSpec,
+        stdio: [bool; 3],
+    },
     /// End the spawner process; containers go on.
     Shutdown,
 }
@@ -53,7 +57,12 @@ pub(crate) enum Body {
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Reply {
     /// To `Hello`; held leases come along.
-    Hello { pid: i32, exe: ExeId, capabilities: Capabilities, mounts: bool },
+    Hello {
+        pid: i32,
+        exe: ExeId,
+        capabilities: Capabilities,
+        mounts: bool,
+    },
     /// To `Launch`.
     Started(Box<Started>),
     /// To `Exec`: the command runs.
@@ -80,7 +89,7 @@ impl ExeId {
         let stat = rustix::fs::fstat(fd)?;
         Ok(Self {
             dev: stat.st_dev as u64,
-            ino: stat.st_ino as u64,
+            ino: stat.st_ino,
             mtime: stat.st_mtime as i64,
             mtime_nsec: stat.st_mtime_nsec as i64,
         })
@@ -109,9 +118,14 @@ impl Outgoing {
         while self.sent < self.bytes.len() {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
             let mut control = SendAncillaryBuffer::new(&mut space);
-            if self.sent == 0 && !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds))
+            if self.sent == 0
+                && !fds.is_empty()
+                && !control.push(SendAncillaryMessage::ScmRights(fds))
             {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "too many descriptors",
+                ));
             }
             let part = [IoSlice::new(&self.bytes[self.sent..])];
             match rustix::net::sendmsg(&socket, &part, &mut control, SendFlags::NOSIGNAL) {
@@ -169,7 +183,10 @@ impl Incoming {
             }
             match result {
                 Ok(message) if message.flags.contains(ReturnFlags::CTRUNC) => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors lost"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "descriptors lost",
+                    ));
                 }
                 Ok(_) if got == 0 => return Ok(None),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -87,18 +87,24 @@ impl Streams {
             far: Vec::new(),
             buffer: vec![0; 64 << 10],
         };
-        let ends = if spec.tty { streams.terminal(owner) } else { streams.pipes(spec.stdin) };
+        let ends = if spec.tty {
+            streams.terminal(owner)
+        } else {
+            streams.pipes(spec.stdin)
+        };
         ends.map_err(|error| files_error("make standard streams", &error))?;
-        streams.listener = Some(
-            listen(state).map_err(|error| files_error("make attach socket", &error))?,
-        );
+        streams.listener =
+            Some(listen(state).map_err(|error| files_error("make attach socket", &error))?);
         Ok(streams)
     }
 
     fn terminal(&mut self, owner: Option<(u32, u32)>) -> io::Result<()> {
         let pty = pty::open()?;
         if let Some((uid, gid)) = owner {
-            let (uid, gid) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
+            let (uid, gid) = (
+                rustix::process::Uid::from_raw(uid),
+                rustix::process::Gid::from_raw(gid),
+            );
             rustix::fs::fchown(&pty.slave, Some(uid), Some(gid))?;
         }
         self.stdin = Some(sys::duplicate(pty.master.as_raw_fd(), 3)?);
@@ -129,13 +135,22 @@ impl Streams {
     fn source(&mut self, fd: OwnedFd, stream: Stream) -> io::Result<()> {
         let flags = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-        self.sources.push(Source { fd, stream, lines: Lines::new(stream), open: true });
+        self.sources.push(Source {
+            fd,
+            stream,
+            lines: Lines::new(stream),
+            open: true,
+        });
         Ok(())
     }
 
     /// The container's ends: stdin, stdout, stderr.
     pub(super) fn far_ends(&self) -> [RawFd; 3] {
-        [self.far[0].as_raw_fd(), self.far[1].as_raw_fd(), self.far[2].as_raw_fd()]
+        [
+            self.far[0].as_raw_fd(),
+            self.far[1].as_raw_fd(),
+            self.far[2].as_raw_fd(),
+        ]
     }
 
     pub(super) fn close_far_ends(&mut self) {
@@ -168,15 +183,22 @@ impl Streams {
         if let Some(listener) = &self.listener {
             fds.push(PollFd::new(listener, PollFlags::IN));
         }
-        let open: Vec<usize> =
-            (0..self.sources.len()).filter(|index| self.sources[*index].open).collect();
+        let open: Vec<usize> = (0..self.sources.len())
+            .filter(|index| self.sources[*index].open)
+            .collect();
         let first_source = fds.len();
-        fds.extend(open.iter().map(|index| PollFd::new(&self.sources[*index].fd, PollFlags::IN)));
+        fds.extend(
+            open.iter()
+                .map(|index| PollFd::new(&self.sources[*index].fd, PollFlags::IN)),
+        );
         let first_client = fds.len();
         // Also asks for nothing but the client's going away, which poll always reports.
         fds.extend(self.clients.iter().map(|client| {
-            let wanted =
-                if client.pending.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            let wanted = if client.pending.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
             PollFd::new(&client.fd, wanted)
         }));
         // A failing poll (no memory) is tried again with the next round.
@@ -187,7 +209,10 @@ impl Streams {
             .filter(|(_, fd)| !fd.revents().is_empty())
             .map(|(index, _)| *index)
             .collect();
-        (readable, self.listener.is_some() && !fds[1].revents().is_empty())
+        (
+            readable,
+            self.listener.is_some() && !fds[1].revents().is_empty(),
+        )
     }
 
     /// Copies what one source has; false when it has no more for now.
@@ -210,7 +235,11 @@ impl Streams {
         let bytes = &self.buffer[..got];
         source.lines.push(bytes, now(), &mut lines);
         let stream = source.stream;
-        for client in self.clients.iter_mut().filter(|client| client.stream == stream) {
+        for client in self
+            .clients
+            .iter_mut()
+            .filter(|client| client.stream == stream)
+        {
             client.pending.extend_from_slice(bytes);
         }
         self.append(&lines);
@@ -237,13 +266,21 @@ impl Streams {
                 }
             }
             let mut fd = [PollFd::new(&client.fd, PollFlags::empty())];
-            let gone = rustix::event::poll(&mut fd, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+            let gone = rustix::event::poll(
+                &mut fd,
+                Some(&Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                }),
+            );
             gone.is_ok_and(|count| count == 0)
         });
     }
 
     fn attach(&mut self) {
-        let Some(listener) = &self.listener else { return };
+        let Some(listener) = &self.listener else {
+            return;
+        };
         if let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
             // A client that is refused sees the end of its socket.
             drop(self.serve(&socket));
@@ -257,11 +294,18 @@ impl Streams {
             let (far, near) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
             rustix::fs::fcntl_setfl(&near, OFlags::WRONLY | OFlags::NONBLOCK)?;
             handed.push(far);
-            clients.push(Client { fd: near, stream: source.stream, pending: Vec::new() });
+            clients.push(Client {
+                fd: near,
+                stream: source.stream,
+                pending: Vec::new(),
+            });
         }
         let mut fds: Vec<BorrowedFd<'_>> = handed.iter().map(AsFd::as_fd).collect();
         fds.extend(self.stdin.as_ref().map(AsFd::as_fd));
-        let told = Attached { tty: self.tty, stdin: self.stdin.is_some() };
+        let told = Attached {
+            tty: self.tty,
+            stdin: self.stdin.is_some(),
+        };
         Outgoing::new(&told)?.send(socket, &fds)?;
         self.clients.extend(clients);
         if self.stdin_once && !self.tty {
@@ -292,9 +336,15 @@ impl Streams {
             if self.clients.is_empty() {
                 return;
             }
-            let mut fds: Vec<PollFd<'_>> =
-                self.clients.iter().map(|client| PollFd::new(&client.fd, PollFlags::OUT)).collect();
-            let limit = Timespec { tv_sec: FLUSH_SECONDS, tv_nsec: 0 };
+            let mut fds: Vec<PollFd<'_>> = self
+                .clients
+                .iter()
+                .map(|client| PollFd::new(&client.fd, PollFlags::OUT))
+                .collect();
+            let limit = Timespec {
+                tv_sec: FLUSH_SECONDS,
+                tv_nsec: 0,
+            };
             if !rustix::event::poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0) {
                 return;
             }
@@ -312,7 +362,10 @@ fn listen(state: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     )?;
     let path = format!("/proc/self/fd/{}/{ATTACH_SOCKET}", state.as_raw_fd());
     let dropped = rustix::fs::unlinkat(state, ATTACH_SOCKET, rustix::fs::AtFlags::empty());
-    debug_assert!(matches!(dropped, Ok(()) | Err(rustix::io::Errno::NOENT)), "own folder");
+    debug_assert!(
+        matches!(dropped, Ok(()) | Err(rustix::io::Errno::NOENT)),
+        "own folder"
+    );
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, 8)?;
     let mode = Mode::RUSR | Mode::WUSR;

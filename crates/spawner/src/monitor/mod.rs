@@ -13,9 +13,9 @@ mod tables;
 
 pub(crate) use io::{ATTACH_SOCKET, Attached};
 
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::io::{Read, Write};
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Mode};
@@ -28,7 +28,7 @@ use crate::root::{self, describe};
 use crate::spec::{ContainerSpec, Exit, ExitProblem, StartError, StartStep, Started};
 use crate::sys::{self, Forked, Reaped};
 use crate::wire::{self, Reply};
-use crate::{state, spec::Usage};
+use crate::{spec::Usage, state};
 
 /// What the spawner gives a monitor.
 #[derive(Debug)]
@@ -142,14 +142,16 @@ fn start(launch: &Launch<'_>, state: BorrowedFd<'_>) -> Result<Running, StartErr
     let mut env = process::environment(&spec.env, uid, &passwd);
     let mut cwd = spec.cwd.clone().unwrap_or_else(|| "/".to_owned());
 
-    isolation.map_ids(proc.as_fd(), uid, gid).map_err(isolate("map user and group"))?;
+    isolation
+        .map_ids(proc.as_fd(), uid, gid)
+        .map_err(isolate("map user and group"))?;
     let own_proc = isolation.pid_namespace(spec);
     if !own_proc {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| isolate("adopt orphans")(error.into()))?;
     }
     if isolation.mounts {
-        root::enter(spec, state, own_proc)?;
+        root::enter(spec, own_proc)?;
         if let Some(hostname) = &spec.hostname {
             rustix::system::sethostname(hostname.as_bytes())
                 .map_err(|error| isolate("set host name")(error.into()))?;
@@ -181,7 +183,8 @@ fn start(launch: &Launch<'_>, state: BorrowedFd<'_>) -> Result<Running, StartErr
     drop(far);
     streams.close_far_ends();
     let mut number = [0; 4];
-    near.read_exact(&mut number).map_err(isolate("hear from the container's process"))?;
+    near.read_exact(&mut number)
+        .map_err(isolate("hear from the container's process"))?;
     let started = Started {
         id: spec.id.clone(),
         state_dir: spec.state_dir.clone(),
@@ -197,19 +200,27 @@ fn start(launch: &Launch<'_>, state: BorrowedFd<'_>) -> Result<Running, StartErr
     state::write(state, state::PID_FILE, &started).map_err(files("write pid file"))?;
     rustix::fs::flock(state, FlockOperation::Unlock)
         .map_err(|error| files("unlock state folder")(error.into()))?;
-    near.write_all(&[1]).map_err(isolate("release the container's process"))?;
+    near.write_all(&[1])
+        .map_err(isolate("release the container's process"))?;
     let mut report = Vec::new();
-    near.read_to_end(&mut report).map_err(isolate("wait for exec"))?;
+    near.read_to_end(&mut report)
+        .map_err(isolate("wait for exec"))?;
     if report.is_empty() {
-        return Ok(Running { started, pid, streams });
+        return Ok(Running {
+            started,
+            pid,
+            streams,
+        });
     }
     // The process ends by itself after its report.
     drop(sys::reap(true));
-    Err(serde_json::from_slice(&report).unwrap_or_else(|_| StartError {
-        step: StartStep::Exec,
-        message: "the container's process died before exec".to_owned(),
-        errno: None,
-    }))
+    Err(
+        serde_json::from_slice(&report).unwrap_or_else(|_| StartError {
+            step: StartStep::Exec,
+            message: "the container's process died before exec".to_owned(),
+            errno: None,
+        }),
+    )
 }
 
 /// The number the host knows this process by, through the host's `/proc`.
@@ -280,4 +291,3 @@ fn record(state: BorrowedFd<'_>, running: &Running, ended: Reaped) {
     // A full disk cannot be told to anyone from here; the container then counts as lost.
     drop(state::write(state, state::EXIT_FILE, &exit));
 }
-

@@ -48,18 +48,29 @@ pub(super) fn write(spec: &ContainerSpec, dir: BorrowedFd<'_>) -> io::Result<Tab
                 }
             }
         };
-        rows.push(Row { target: &mount.target, source, read_only: mount.read_only });
+        rows.push(Row {
+            target: &mount.target,
+            source,
+            read_only: mount.read_only,
+        });
     }
     state::write(dir, MOUNTS_FILE, &rows)?;
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
-    let mut env = vec![(MOUNTS_VARIABLE.to_owned(), path(spec.state_dir.join(MOUNTS_FILE)))];
+    let mut env = vec![(
+        MOUNTS_VARIABLE.to_owned(),
+        path(spec.state_dir.join(MOUNTS_FILE)),
+    )];
     if let Some(etc) = &spec.etc_dir {
         env.push((HOSTS_VARIABLE.to_owned(), path(etc.join("hosts"))));
     }
 
     let mut warnings = Vec::new();
     if matches!(spec.program, Program::Path(_)) && !spec.mounts.is_empty() {
-        let targets: Vec<&str> = spec.mounts.iter().map(|mount| mount.target.as_str()).collect();
+        let targets: Vec<&str> = spec
+            .mounts
+            .iter()
+            .map(|mount| mount.target.as_str())
+            .collect();
         warnings.push(format!(
             "volumes {} need a mount namespace, which this machine does not allow",
             targets.join(", ")
@@ -68,7 +79,9 @@ pub(super) fn write(spec: &ContainerSpec, dir: BorrowedFd<'_>) -> io::Result<Tab
     let wanted = spec.cwd.as_deref().unwrap_or("/");
     let mut cwd = path(translate(&rows, wanted));
     if !Path::new(&cwd).is_dir() {
-        warnings.push(format!("working directory {wanted} does not exist on this machine: / is used"));
+        warnings.push(format!(
+            "working directory {wanted} does not exist on this machine: / is used"
+        ));
         "/".clone_into(&mut cwd);
     }
     Ok(Tables { env, warnings, cwd })
@@ -89,7 +102,11 @@ mod tests {
 
     #[test]
     fn the_deepest_mount_decides_where_a_path_lies() {
-        let row = |target, source: &str| Row { target, source: source.into(), read_only: false };
+        let row = |target, source: &str| Row {
+            target,
+            source: source.into(),
+            read_only: false,
+        };
         let rows = [row("/mnt", "/data"), row("/mnt/in", "/input")];
         let lies = |path| translate(&rows, path).to_str().unwrap().to_owned();
         assert_eq!(lies("/mnt/x"), "/data/x");

@@ -3,9 +3,10 @@
 //!
 //! Nothing is ever created in a folder of the host. Where a mount point is missing in one, that
 //! folder is *shadowed* first: a tmpfs is laid over it, its entries are bound back, and the mount
-//! point is made in the tmpfs. `/etc` is always shadowed, with links instead of binds since it has
-//! many entries and nobody walks it: `/etc/passwd` is a link to `/.etc/passwd`, where the host's
-//! folder is bound (at the same depth, so that relative links inside still hit).
+//! point is made in the tmpfs. `/etc` and `/dev` are always the container's own, and with links instead
+//! of binds, since they have many entries and nobody walks them: `/etc/passwd` is a link to
+//! `/.etc/passwd`, where the host's folder is bound (at the same depth, so that relative links inside
+//! still hit).
 //!
 //! All sources are cloned as detached trees (`open_tree`) before the first change, so neither the
 //! tmpfs nor an earlier mount can hide or leak into a later one, and the new root can be put together
@@ -27,8 +28,8 @@ use rustix::mount::{
 use crate::spec::{ContainerSpec, MountKind, StartError, StartStep};
 use points::{Kind, Points};
 
-/// Where the host's `/etc` is found inside.
-const HOST_ETC: &str = ".etc";
+/// Entries of `/dev` that are bound rather than linked: programs look at what they are.
+const DEVICES: [&str; 7] = ["full", "null", "pts", "random", "tty", "urandom", "zero"];
 /// Where the Pod's `hosts` file is found inside.
 const POD_ETC: &str = ".coracle";
 
@@ -51,16 +52,15 @@ pub(crate) fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+    chars
+        .next()
+        .map(|first| first.to_lowercase().chain(chars).collect())
+        .unwrap_or_default()
 }
 
 /// Builds the root filesystem of `spec` and makes it this process's. With `own_proc`, `/proc` shows
 /// this process's own pid namespace.
-pub(crate) fn enter(
-    spec: &ContainerSpec,
-    state: BorrowedFd<'_>,
-    own_proc: bool,
-) -> Result<(), StartError> {
+pub(crate) fn enter(spec: &ContainerSpec, own_proc: bool) -> Result<(), StartError> {
     let fail = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| mount_error(&what, &error)
@@ -69,10 +69,22 @@ pub(crate) fn enter(
     rustix::mount::mount_change("/", downstream)
         .map_err(|error| fail("make mounts private")(error.into()))?;
 
-    let host = clone_host(spec.read_only_root, own_proc).map_err(fail("bind the host's folders"))?;
+    // By its path: a descriptor from outside belongs to the mounts of the namespace outside.
+    let what = format!("open state folder {}", spec.state_dir.display());
+    let state = open_dir(rustix::fs::CWD, &spec.state_dir).map_err(fail(&what))?;
+    let host =
+        clone_host(spec.read_only_root, own_proc).map_err(fail("bind the host's folders"))?;
     let volumes = clone_volumes(spec)?;
-    let tmp = private_tmp(state).map_err(fail("make /tmp"))?;
+    let tmp = private_tmp(state.as_fd()).map_err(fail("make /tmp"))?;
     let etc = clone(rustix::fs::CWD, "/etc", spec.read_only_root).ok();
+    let dev = clone(rustix::fs::CWD, "/dev", false).map_err(fail("bind /dev"))?;
+    let device = |name| {
+        Some((
+            name,
+            clone(rustix::fs::CWD, format!("/dev/{name}"), false).ok()?,
+        ))
+    };
+    let devices: Vec<(&str, Detached)> = DEVICES.into_iter().filter_map(device).collect();
     let pod_etc = match &spec.etc_dir {
         Some(dir) => {
             let what = format!("mount {}", dir.display());
@@ -83,28 +95,29 @@ pub(crate) fn enter(
     };
 
     let root = tmpfs(&[("mode", "755")]).map_err(fail("make root filesystem"))?;
-    attach(&root, state).map_err(fail("attach root filesystem"))?;
+    attach(&root, &state).map_err(fail("attach root filesystem"))?;
     let mut points = Points::new(root, spec.read_only_root);
     assemble(&mut points, host, tmp, own_proc).map_err(fail("assemble root filesystem"))?;
-    shadow_etc(&mut points, etc, pod_etc).map_err(fail("assemble /etc"))?;
+    own_dev(&mut points, &dev, devices).map_err(fail("assemble /dev"))?;
+    own_etc(&mut points, etc.as_ref(), pod_etc).map_err(fail("assemble /etc"))?;
     for (target, read_only, source) in volumes {
         let what = format!("mount {target}");
-        points.mount(&target, source, read_only).map_err(fail(&what))?;
+        points
+            .mount(&target, source, read_only)
+            .map_err(fail(&what))?;
     }
     if let Some(cwd) = &spec.cwd {
         let what = format!("make working directory {cwd}");
         points.dir(cwd).map_err(fail(&what))?;
     }
-    points.seal().map_err(fail("make root filesystem read-only"))?;
+    points
+        .seal()
+        .map_err(fail("make root filesystem read-only"))?;
     pivot(points.root()).map_err(fail("change root filesystem"))
 }
 
 /// Clones what lies at `path` with all mounts below it.
-fn clone(
-    dir: impl AsFd,
-    path: impl rustix::path::Arg,
-    read_only: bool,
-) -> io::Result<Detached> {
+fn clone(dir: impl AsFd, path: impl rustix::path::Arg, read_only: bool) -> io::Result<Detached> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE
@@ -119,19 +132,26 @@ fn clone(
 
 /// Puts a detached tree onto the file or folder behind `target`.
 fn attach(tree: impl AsFd, target: impl AsFd) -> io::Result<()> {
-    let flags =
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(tree, c"", target, c"", flags)?)
 }
 
 /// A new filesystem, detached.
-fn filesystem(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+fn filesystem(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
     }
     rustix::mount::fsconfig_create(context.as_fd())?;
-    Ok(rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(rustix::mount::fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 fn tmpfs(options: &[(&str, &str)]) -> io::Result<OwnedFd> {
@@ -150,13 +170,14 @@ fn clone_host(read_only: bool, own_proc: bool) -> io::Result<Vec<(CString, TopLe
     let slash = open_dir(rustix::fs::CWD, "/")?;
     let mut found = Vec::new();
     for (name, kind) in entries(&slash)? {
-        let own = matches!(name.to_bytes(), b"tmp" | b"etc") || (own_proc && name.to_bytes() == b"proc");
+        let own = matches!(name.to_bytes(), b"tmp" | b"etc" | b"dev")
+            || (own_proc && name.to_bytes() == b"proc");
         if own {
             continue;
         }
         match kind {
             FileType::Directory => {
-                let live = matches!(name.to_bytes(), b"proc" | b"sys" | b"dev");
+                let live = matches!(name.to_bytes(), b"proc" | b"sys");
                 let tree = clone(&slash, name.as_c_str(), read_only && !live)?;
                 found.push((name, TopLevel::Folder(tree)));
             }
@@ -251,42 +272,55 @@ fn assemble(
         let tree = filesystem("proc", &[], attributes)?;
         points.add(c"proc", &Detached { tree, is_dir: true }, Kind::Host)?;
     }
-    let shm = Detached { tree: tmpfs(&[("mode", "1777")])?, is_dir: true };
-    points.mount("/dev/shm", shm, false)
+    Ok(())
 }
 
-/// `/etc`: links to the host's, except for the names that are the Pod's.
-fn shadow_etc(
+/// A top-level folder of the container's own, with links to the host's entries, which are bound at
+/// `/.NAME`. The names in `own` are left out.
+fn link_folder(
     points: &mut Points,
-    host: Option<Detached>,
-    pod: Option<(Detached, bool)>,
-) -> io::Result<()> {
-    let Some(host) = host else {
-        rustix::fs::mkdirat(points.root(), "etc", Mode::from_raw_mode(0o755))?;
-        return Ok(());
-    };
-    points.add(&CString::new(HOST_ETC)?, &host, Kind::Host)?;
-    rustix::fs::mkdirat(points.root(), "etc", Mode::from_raw_mode(0o755))?;
-    let etc = open_dir(points.root(), "etc")?;
-    let mut own: Vec<&str> = vec!["nsswitch.conf"];
-    if let Some((_, has_hostname)) = &pod {
-        own.push("hosts");
-        own.extend(has_hostname.then_some("hostname"));
-    }
-    let host_etc = open_dir(points.root(), HOST_ETC)?;
-    for (name, kind) in entries(&host_etc)? {
+    name: &str,
+    host: &Detached,
+    own: &[&str],
+) -> io::Result<OwnedFd> {
+    let hidden = format!(".{name}");
+    points.add(&CString::new(hidden.as_str())?, host, Kind::Host)?;
+    rustix::fs::mkdirat(points.root(), name, Mode::from_raw_mode(0o755))?;
+    let folder = open_dir(points.root(), name)?;
+    let behind = open_dir(points.root(), hidden.as_str())?;
+    for (name, kind) in entries(&behind)? {
         if own.iter().any(|own| own.as_bytes() == name.to_bytes()) {
             continue;
         }
         let target = if kind == FileType::Symlink {
-            rustix::fs::readlinkat(&host_etc, name.as_c_str(), Vec::new())?
+            rustix::fs::readlinkat(&behind, name.as_c_str(), Vec::new())?
         } else {
-            let mut target = format!("../{HOST_ETC}/").into_bytes();
+            let mut target = format!("../{hidden}/").into_bytes();
             target.extend_from_slice(name.to_bytes());
             CString::new(target)?
         };
-        rustix::fs::symlinkat(target, &etc, name)?;
+        rustix::fs::symlinkat(target, &folder, name)?;
     }
+    Ok(folder)
+}
+
+/// `/etc`: the host's, except for the names that are the Pod's.
+fn own_etc(
+    points: &mut Points,
+    host: Option<&Detached>,
+    pod: Option<(Detached, bool)>,
+) -> io::Result<()> {
+    let mut own = vec!["nsswitch.conf"];
+    if let Some((_, has_hostname)) = &pod {
+        own.push("hosts");
+        own.extend(has_hostname.then_some("hostname"));
+    }
+    let etc = if let Some(host) = host {
+        link_folder(points, "etc", host, &own)?
+    } else {
+        rustix::fs::mkdirat(points.root(), "etc", Mode::from_raw_mode(0o755))?;
+        open_dir(points.root(), "etc")?
+    };
     let nsswitch = nsswitch(&std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&etc, "nsswitch.conf", flags, Mode::from_raw_mode(0o644))?;
@@ -300,10 +334,29 @@ fn shadow_etc(
     Ok(())
 }
 
+/// `/dev`: the host's devices, and a `/dev/shm` of its own. `bound` are those of [`DEVICES`] that
+/// there are.
+fn own_dev(points: &mut Points, host: &Detached, bound: Vec<(&str, Detached)>) -> io::Result<()> {
+    let own: Vec<&str> = bound.iter().map(|(name, _)| *name).chain(["shm"]).collect();
+    drop(link_folder(points, "dev", host, &own)?);
+    for (name, device) in bound {
+        points.mount(&format!("/dev/{name}"), device, false)?;
+    }
+    let shm = Detached {
+        tree: tmpfs(&[("mode", "1777")])?,
+        is_dir: true,
+    };
+    points.mount("/dev/shm", shm, false)
+}
+
 /// The host's name service configuration, with names looked up in the hosts file first.
 fn nsswitch(host: &str) -> String {
     let is_hosts = |line: &&str| line.trim_start().starts_with("hosts:");
-    let mut text: String = host.lines().filter(|line| !is_hosts(line)).flat_map(|l| [l, "\n"]).collect();
+    let mut text: String = host
+        .lines()
+        .filter(|line| !is_hosts(line))
+        .flat_map(|l| [l, "\n"])
+        .collect();
     text.push_str("hosts: files dns\n");
     text
 }
@@ -323,7 +376,10 @@ mod tests {
     #[test]
     fn names_are_looked_up_in_the_hosts_file_first() {
         let host = "passwd: files\nhosts: mymachines resolve [!UNAVAIL=return] dns\ngroup: files\n";
-        assert_eq!(nsswitch(host), "passwd: files\ngroup: files\nhosts: files dns\n");
+        assert_eq!(
+            nsswitch(host),
+            "passwd: files\ngroup: files\nhosts: files dns\n"
+        );
         assert_eq!(nsswitch(""), "hosts: files dns\n");
     }
 

@@ -44,12 +44,20 @@ enum Place {
     /// Something that exists.
     Found { at: OwnedFd, path: PathBuf },
     /// The last existing folder, and the names missing below it.
-    Missing { parent: PathBuf, names: VecDeque<OsString> },
+    Missing {
+        parent: PathBuf,
+        names: VecDeque<OsString>,
+    },
 }
 
 impl Points {
     pub(super) fn new(root: OwnedFd, read_only: bool) -> Self {
-        Self { root, read_only, kinds: BTreeMap::new(), shadows: Vec::new() }
+        Self {
+            root,
+            read_only,
+            kinds: BTreeMap::new(),
+            shadows: Vec::new(),
+        }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -60,15 +68,26 @@ impl Points {
     pub(super) fn add(&mut self, name: &CStr, tree: &Detached, kind: Kind) -> io::Result<()> {
         rustix::fs::mkdirat(&self.root, name, Mode::from_raw_mode(0o755))?;
         attach(&tree.tree, &open_path(&self.root, name)?)?;
-        self.kinds.insert(PathBuf::from(OsString::from_vec(name.to_bytes().to_vec())), kind);
+        self.kinds.insert(
+            PathBuf::from(OsString::from_vec(name.to_bytes().to_vec())),
+            kind,
+        );
         Ok(())
     }
 
     /// Mounts a tree at `target`, making the mount point if there is none.
-    pub(super) fn mount(&mut self, target: &str, tree: Detached, read_only: bool) -> io::Result<()> {
+    pub(super) fn mount(
+        &mut self,
+        target: &str,
+        tree: Detached,
+        read_only: bool,
+    ) -> io::Result<()> {
         let (at, path) = self.ensure(target, tree.is_dir)?;
         if path.as_os_str().is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot mount over the root"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "cannot mount over the root",
+            ));
         }
         if read_only {
             crate::sys::mount_read_only(tree.tree.as_fd(), true)?;
@@ -96,7 +115,10 @@ impl Points {
     /// Finds or makes the folder (or file) at `target`.
     fn ensure(&mut self, target: &str, is_dir: bool) -> io::Result<(OwnedFd, PathBuf)> {
         if !target.starts_with('/') {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an absolute path"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not an absolute path",
+            ));
         }
         let (mut parent, mut names) = match self.walk(target)? {
             Place::Found { at, path } => {
@@ -126,15 +148,27 @@ impl Points {
 
     /// Whose the folder at `path` (inside, without links) is.
     fn kind(&self, path: &std::path::Path) -> Kind {
-        path.ancestors().find_map(|path| self.kinds.get(path).copied()).unwrap_or(Kind::Own)
+        path.ancestors()
+            .find_map(|path| self.kinds.get(path).copied())
+            .unwrap_or(Kind::Own)
     }
 
     /// Opens a path without links, relative to the root.
     fn open(&self, path: &std::path::Path) -> io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() { std::path::Path::new(".") } else { path };
+        let path = if path.as_os_str().is_empty() {
+            std::path::Path::new(".")
+        } else {
+            path
+        };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)?)
+        Ok(rustix::fs::openat2(
+            &self.root,
+            path,
+            flags,
+            Mode::empty(),
+            resolve,
+        )?)
     }
 
     fn walk(&self, target: &str) -> io::Result<Place> {
@@ -154,7 +188,10 @@ impl Points {
                         return Err(io::Error::from_raw_os_error(libc::ENOENT));
                     }
                     names.push_front(name);
-                    return Ok(Place::Missing { parent: path, names });
+                    return Ok(Place::Missing {
+                        parent: path,
+                        names,
+                    });
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -174,7 +211,10 @@ impl Points {
                 path.push(name);
             }
         }
-        Ok(Place::Found { at: self.open(&path)?, path })
+        Ok(Place::Found {
+            at: self.open(&path)?,
+            path,
+        })
     }
 
     /// Lays a tmpfs over a host folder and binds the folder's entries back into it.

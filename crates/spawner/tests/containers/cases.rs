@@ -21,6 +21,7 @@ pub(crate) fn all() -> Vec<Case> {
         case!(mounts_leave_no_trace_on_the_host, needs_mounts: true),
         case!(a_missing_source_is_named, needs_mounts: true),
         case!(volumes_may_be_files_memory_read_only_and_nested, needs_mounts: true),
+        case!(devices_work),
         case!(names_come_from_the_pods_hosts_file, needs_mounts: true),
         case!(the_root_can_be_read_only, needs_mounts: true),
         case!(tmp_and_processes_are_private, needs_mounts: true),
@@ -39,9 +40,16 @@ pub(crate) fn image(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         Some("ids") => {
             let status = std::fs::read_to_string("/proc/self/status").unwrap();
             for line in status.lines() {
-                if ["Uid:", "Gid:", "Groups:", "CapEff:", "CapBnd:", "NoNewPrivs:"]
-                    .iter()
-                    .any(|key| line.starts_with(key))
+                if [
+                    "Uid:",
+                    "Gid:",
+                    "Groups:",
+                    "CapEff:",
+                    "CapBnd:",
+                    "NoNewPrivs:",
+                ]
+                .iter()
+                .any(|key| line.starts_with(key))
                 {
                     println!("{}", line.split_whitespace().collect::<Vec<_>>().join(" "));
                 }
@@ -99,14 +107,32 @@ async fn no_descriptor_leaks_into_a_container(bench: Bench) {
     assert_eq!(lines, ["0", "1", "2", "3"]);
     let spec = bench.shell("b", "grep -E '^(SigBlk|SigIgn)' /proc/self/status");
     let (_, lines) = bench.output(&spec).await;
-    assert_eq!(lines, ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"]);
+    assert_eq!(
+        lines,
+        ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"]
+    );
 }
 
 async fn a_program_that_cannot_run_says_why(bench: Bench) {
     for (id, program, code, words) in [
-        ("a", "no-such-program", 127, "exec: \"no-such-program\": executable file not found in $PATH"),
-        ("b", "/no/such", 127, "exec: \"/no/such\": stat /no/such: no such file or directory"),
-        ("c", "/etc/passwd", 126, "exec: \"/etc/passwd\": permission denied"),
+        (
+            "a",
+            "no-such-program",
+            127,
+            "exec: \"no-such-program\": executable file not found in $PATH",
+        ),
+        (
+            "b",
+            "/no/such",
+            127,
+            "exec: \"/no/such\": stat /no/such: no such file or directory",
+        ),
+        (
+            "c",
+            "/etc/passwd",
+            126,
+            "exec: \"/etc/passwd\": permission denied",
+        ),
         ("d", "", 127, "no command specified"),
     ] {
         let mut spec = bench.shell(id, "");
@@ -114,7 +140,10 @@ async fn a_program_that_cannot_run_says_why(bench: Bench) {
         let Err(Error::NotStarted(error)) = bench.spawner.launch(&spec).await else {
             panic!("{program} must not start")
         };
-        assert_eq!((error.step, error.message.as_str()), (StartStep::Exec, words));
+        assert_eq!(
+            (error.step, error.message.as_str()),
+            (StartStep::Exec, words)
+        );
         let exit = spawner::wait(&spec.state_dir).await.unwrap();
         assert_eq!(exit.exit_code, code);
         assert_eq!(exit.problem, Some(ExitProblem::Start(error)));
@@ -132,7 +161,10 @@ async fn a_state_folder_is_used_once(bench: Bench) {
 }
 
 async fn the_log_is_rotated(bench: Bench) {
-    let mut spec = bench.shell("a", "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done");
+    let mut spec = bench.shell(
+        "a",
+        "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done",
+    );
     let log = spec.log.as_mut().unwrap();
     (log.max_bytes, log.max_files) = (40_000, 3);
     bench.run(&spec).await;
@@ -141,18 +173,25 @@ async fn the_log_is_rotated(bench: Bench) {
         let path = bench.dir.join(format!("a.log{suffix}"));
         assert!(std::fs::metadata(&path).unwrap().len() <= 40_000);
         lines.extend(
-            std::fs::read_to_string(path).unwrap().lines().map(|line| line[40..].to_owned()),
+            std::fs::read_to_string(path)
+                .unwrap()
+                .lines()
+                .map(|line| line[40..].to_owned()),
         );
     }
     assert!(!bench.dir.join("a.log.3").exists());
     let first: usize = lines[0].trim_start_matches("line ").parse().unwrap();
-    let expected: Vec<String> = (first..3000).map(|number| format!("line {number}")).collect();
+    let expected: Vec<String> = (first..3000)
+        .map(|number| format!("line {number}"))
+        .collect();
     assert_eq!(lines, expected);
 }
 
 /// Everything in a tree of the host, with what a stray write would change.
 fn snapshot(root: &Path, found: &mut BTreeMap<PathBuf, (u32, u64, i64)>) {
-    let Ok(entries) = std::fs::read_dir(root) else { return };
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return;
+    };
     for entry in entries.flatten() {
         let Ok(meta) = entry.metadata() else { continue };
         found.insert(entry.path(), (meta.mode(), meta.size(), meta.mtime_nsec()));
@@ -163,20 +202,35 @@ fn snapshot(root: &Path, found: &mut BTreeMap<PathBuf, (u32, u64, i64)>) {
 }
 
 async fn mounts_leave_no_trace_on_the_host(bench: Bench) {
-    let watched = ["/run", "/opt", "/mnt", "/etc", "/srv", "/var/lib/coracle-test"];
+    let watched = [
+        "/run",
+        "/opt",
+        "/mnt",
+        "/etc",
+        "/srv",
+        "/var/lib/coracle-test",
+    ];
     let look = || {
         let mut found = BTreeMap::new();
         for root in watched {
             snapshot(Path::new(root), &mut found);
         }
-        let mut top = std::fs::read_dir("/").unwrap().flatten().map(|e| e.file_name()).collect::<Vec<_>>();
+        let mut top = std::fs::read_dir("/")
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name())
+            .collect::<Vec<_>>();
         top.sort();
         (found, top)
     };
     let before = look();
     let token = bench.folder("token");
     std::fs::write(token.join("token"), "secret\n").unwrap();
-    let (deep, mnt, new) = (bench.folder("deep"), bench.folder("mnt"), bench.folder("new"));
+    let (deep, mnt, new) = (
+        bench.folder("deep"),
+        bench.folder("mnt"),
+        bench.folder("new"),
+    );
     let mut spec = bench.shell(
         "a",
         "set -e; cat /var/run/secrets/kubernetes.io/serviceaccount/token; \
@@ -194,7 +248,14 @@ async fn mounts_leave_no_trace_on_the_host(bench: Bench) {
     assert_eq!(exit.exit_code, 0, "{lines:?}");
     assert_eq!(
         lines,
-        ["secret", "file", "/srv/made/for/this", "/opt/a", "/run/lock", "/etc/passwd"]
+        [
+            "secret",
+            "file",
+            "/srv/made/for/this",
+            "/opt/a",
+            "/run/lock",
+            "/etc/passwd"
+        ]
     );
     for (folder, text) in [(deep, "deep\n"), (mnt, "mnt\n"), (new, "new\n")] {
         assert_eq!(std::fs::read_to_string(folder.join("file")).unwrap(), text);
@@ -213,12 +274,16 @@ async fn mounts_leave_no_trace_on_the_host(bench: Bench) {
 
 async fn a_missing_source_is_named(bench: Bench) {
     let mut spec = bench.shell("a", "true");
-    spec.mounts.push(MountSpec::bind("/no/such/source", "/x", false));
+    spec.mounts
+        .push(MountSpec::bind("/no/such/source", "/x", false));
     let Err(Error::NotStarted(error)) = bench.spawner.launch(&spec).await else {
         panic!("a mount of nothing")
     };
     assert_eq!(error.step, StartStep::Mount);
-    assert_eq!(error.message, "mount /no/such/source: no such file or directory");
+    assert_eq!(
+        error.message,
+        "mount /no/such/source: no such file or directory"
+    );
 }
 
 async fn volumes_may_be_files_memory_read_only_and_nested(bench: Bench) {
@@ -227,9 +292,11 @@ async fn volumes_may_be_files_memory_read_only_and_nested(bench: Bench) {
     std::fs::write(inner.join("x"), "inner\n").unwrap();
     let file = bench.dir.join("file");
     std::fs::write(&file, "one file\n").unwrap();
+    let message = bench.dir.join("message");
+    std::fs::write(&message, "").unwrap();
     let mut spec = bench.shell(
         "a",
-        "cat /data/sub/x /config/app.conf; echo new > /data/sub/y || echo refused; \
+        "echo bye > /dev/termination-log; cat /data/sub/x /config/app.conf; echo new > /data/sub/y || echo refused; \
          echo m > /memory/m && stat -f -c %T /memory; echo w > /data/w; readlink -f /data/link/z",
     );
     std::os::unix::fs::symlink("sub", outer.join("link")).unwrap();
@@ -238,18 +305,48 @@ async fn volumes_may_be_files_memory_read_only_and_nested(bench: Bench) {
         MountSpec::bind(&inner, "/data/sub", true),
         MountSpec::bind(&outer, "/data", false),
         MountSpec::bind(&file, "/config/app.conf", true),
+        MountSpec::bind(&message, "/dev/termination-log", false),
         MountSpec {
             target: "/memory".into(),
-            kind: MountKind::Tmpfs { size: Some(1 << 20) },
+            kind: MountKind::Tmpfs {
+                size: Some(1 << 20),
+            },
             read_only: false,
         },
     ]);
     let (_, lines) = bench.output(&spec).await;
-    assert!(lines.iter().any(|line| line.contains("Read-only file system")), "{lines:?}");
-    let lines: Vec<&String> = lines.iter().filter(|line| !line.contains("Read-only")).collect();
-    assert_eq!(lines, ["inner", "one file", "refused", "tmpfs", "/data/sub/z"]);
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("Read-only file system")),
+        "{lines:?}"
+    );
+    let lines: Vec<&String> = lines
+        .iter()
+        .filter(|line| !line.contains("Read-only"))
+        .collect();
+    assert_eq!(
+        lines,
+        ["inner", "one file", "refused", "tmpfs", "/data/sub/z"]
+    );
     assert_eq!(std::fs::read_to_string(outer.join("w")).unwrap(), "w\n");
     assert!(!inner.join("y").exists());
+    assert_eq!(std::fs::read_to_string(message).unwrap(), "bye\n");
+    assert!(!Path::new("/dev/termination-log").exists());
+}
+
+async fn devices_work(bench: Bench) {
+    let spec = bench.shell(
+        "a",
+        "head -c 4 /dev/urandom | wc -c; cat /dev/null; echo x 2>/dev/null > /dev/full || echo full; \
+         test -c /dev/zero && test -d /dev/pts && ls /dev/fd/0; echo out > /dev/stderr",
+    );
+    let (_, lines) = bench.output(&spec).await;
+    let lines: Vec<&String> = lines
+        .iter()
+        .filter(|line| !line.contains("No space"))
+        .collect();
+    assert_eq!(lines, ["4", "full", "/dev/fd/0", "out"]);
 }
 
 async fn names_come_from_the_pods_hosts_file(bench: Bench) {
@@ -268,9 +365,20 @@ async fn names_come_from_the_pods_hosts_file(bench: Bench) {
     std::fs::rename(etc.join("new"), etc.join("hosts")).unwrap();
     crate::harness::tell(&answer, "go\n").await;
     spawner::wait(&spec.state_dir).await.unwrap();
-    let words: Vec<String> =
-        bench.log("a").iter().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    assert_eq!(words, ["127.97.0.9 first.svc", "pod-0", "127.97.0.10 second.svc", "none"]);
+    let words: Vec<String> = bench
+        .log("a")
+        .iter()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        words,
+        [
+            "127.97.0.9 first.svc",
+            "pod-0",
+            "127.97.0.10 second.svc",
+            "none"
+        ]
+    );
 }
 
 async fn the_root_can_be_read_only(bench: Bench) {
@@ -287,7 +395,10 @@ async fn the_root_can_be_read_only(bench: Bench) {
 }
 
 async fn tmp_and_processes_are_private(bench: Bench) {
-    let spec = bench.shell("a", "echo x > /tmp/mark; ls /tmp; ls /proc | grep -c '^[0-9]'; ls /dev/shm");
+    let spec = bench.shell(
+        "a",
+        "echo x > /tmp/mark; ls /tmp; ls /proc | grep -c '^[0-9]'; ls /dev/shm",
+    );
     let (_, lines) = bench.output(&spec).await;
     assert_eq!(lines[0], "mark");
     if bench.spawner.capabilities().pid_namespace == spawner::Support::Ok {
@@ -339,7 +450,9 @@ async fn a_built_in_program_needs_no_reachable_path(bench: Bench) {
     let data = bench.folder("other-data");
     let mut options = crate::harness::options(&data, Mode::Auto);
     options.exe = copy;
-    let other = spawner::Spawner::start_or_attach(options, &bench.supervisor).await.unwrap();
+    let other = spawner::Spawner::start_or_attach(options, &bench.supervisor)
+        .await
+        .unwrap();
     let mut spec = bench.image("a", &["ids"]);
     spec.user.uid = Some(65534);
     other.launch(&spec).await.unwrap();
@@ -355,7 +468,10 @@ async fn what_needs_root_is_said(bench: Bench) {
     spec.user.cap_add = vec!["NET_ADMIN".into()];
     let started = bench.spawner.launch(&spec).await.unwrap();
     let warnings = started.warnings.join("\n");
-    assert!(warnings.contains("fsGroup [5]") && warnings.contains("NET_ADMIN"), "{warnings}");
+    assert!(
+        warnings.contains("fsGroup [5]") && warnings.contains("NET_ADMIN"),
+        "{warnings}"
+    );
     spawner::wait(&spec.state_dir).await.unwrap();
     let own = rustix::process::geteuid().as_raw();
     if bench.spawner.mounts() {
@@ -364,7 +480,12 @@ async fn what_needs_root_is_said(bench: Bench) {
     } else {
         assert!(warnings.contains("runAsUser 1000"), "{warnings}");
     }
-    assert_eq!(std::fs::metadata(bench.folder("gates").join("made")).unwrap().uid(), own);
+    assert_eq!(
+        std::fs::metadata(bench.folder("gates").join("made"))
+            .unwrap()
+            .uid(),
+        own
+    );
 }
 
 async fn without_mounts_a_program_gets_tables(bench: Bench) {
@@ -380,9 +501,16 @@ async fn without_mounts_a_program_gets_tables(bench: Bench) {
     let lines = bench.log("a");
     let value = |name: &str| {
         let prefix = format!("{name}=");
-        lines.iter().find_map(|line| line.strip_prefix(&prefix)).unwrap().to_owned()
+        lines
+            .iter()
+            .find_map(|line| line.strip_prefix(&prefix))
+            .unwrap()
+            .to_owned()
     };
-    assert_eq!(value("CORACLE_HOSTS"), etc.join("hosts").display().to_string());
+    assert_eq!(
+        value("CORACLE_HOSTS"),
+        etc.join("hosts").display().to_string()
+    );
     let table = std::fs::read_to_string(value("CORACLE_MOUNTS")).unwrap();
     let table: serde_json::Value = serde_json::from_str(&table).unwrap();
     assert_eq!(
@@ -393,7 +521,11 @@ async fn without_mounts_a_program_gets_tables(bench: Bench) {
     let mut spec = bench.shell("b", "true");
     spec.mounts.push(MountSpec::bind(&data, "/mnt", true));
     let started = bench.spawner.launch(&spec).await.unwrap();
-    assert!(started.warnings[0].contains("/mnt need a mount namespace"), "{:?}", started.warnings);
+    assert!(
+        started.warnings[0].contains("/mnt need a mount namespace"),
+        "{:?}",
+        started.warnings
+    );
 }
 
 async fn a_launch_is_cheap(bench: Bench) {
@@ -404,12 +536,18 @@ async fn a_launch_is_cheap(bench: Bench) {
         let clock = stdx::SystemClock::new();
         let before = stdx::Clock::monotonic(&clock);
         bench.spawner.launch(&spec).await.unwrap();
-        let launched = stdx::Clock::monotonic(&clock) - before;
+        let launched = stdx::Clock::monotonic(&clock).saturating_sub(before);
         spawner::wait(&spec.state_dir).await.unwrap();
-        times.push((launched, stdx::Clock::monotonic(&clock) - before));
+        times.push((
+            launched,
+            stdx::Clock::monotonic(&clock).saturating_sub(before),
+        ));
     }
     times.sort_unstable();
     let (launched, ended) = times[times.len() / 2];
     // A figure to look at; a busy machine proves nothing.
-    println!("        launch {launched:?}, launch to exit {ended:?} (median of {})", times.len());
+    println!(
+        "        launch {launched:?}, launch to exit {ended:?} (median of {})",
+        times.len()
+    );
 }

@@ -29,9 +29,15 @@ async fn a_signal_reaches_the_group(bench: Bench) {
     signal(&started, libc::SIGTERM).unwrap();
     let exit = wait(&spec.state_dir).await.unwrap();
     assert_eq!((exit.exit_code, exit.signal), (143, Some(15)));
-    assert!(matches!(signal(&started, libc::SIGTERM), Err(Error::NotRunning(_))));
+    assert!(matches!(
+        signal(&started, libc::SIGTERM),
+        Err(Error::NotRunning(_))
+    ));
 
-    let spec = bench.shell("b", "trap 'echo bye; exit 3' TERM; echo > $GATES/up; while :; do sleep 1000; done");
+    let spec = bench.shell(
+        "b",
+        "trap 'echo bye; exit 3' TERM; sleep 1000 & echo > $GATES/up; wait",
+    );
     let started = bench.spawner.launch(&spec).await.unwrap();
     hear(&up).await;
     signal(&started, libc::SIGTERM).unwrap();
@@ -64,13 +70,16 @@ async fn the_end_of_a_container_ends_everything_in_it(bench: Bench) {
     signal(&started, libc::SIGKILL).unwrap();
     assert_eq!(wait(&spec.state_dir).await.unwrap().exit_code, 137);
     // No sleeper has survived.
-    let left = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
-        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-        let gates = bench.folder("gates").display().to_string();
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        command.starts_with(b"sleep")
-            && String::from_utf8_lossy(&environment).contains(&format!("GATES={gates}"))
-    });
+    let left = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|entry| {
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            let gates = bench.folder("gates").display().to_string();
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            command.starts_with(b"sleep")
+                && String::from_utf8_lossy(&environment).contains(&format!("GATES={gates}"))
+        });
     assert_eq!(left.count(), 0);
 }
 
@@ -80,7 +89,10 @@ async fn the_end_of_a_container_ends_everything_without_namespaces(bench: Bench)
 
 async fn containers_survive_the_spawner(bench: Bench) {
     let (up, go) = (bench.gate("up"), bench.gate("go"));
-    let spec = bench.shell("a", "echo before; echo > $GATES/up; read x < $GATES/go; echo after; exit 9");
+    let spec = bench.shell(
+        "a",
+        "echo before; echo > $GATES/up; read x < $GATES/go; echo after; exit 9",
+    );
     bench.spawner.launch(&spec).await.unwrap();
     hear(&up).await;
     let first = bench.spawner.pid();
@@ -103,10 +115,19 @@ async fn containers_survive_the_server(bench: Bench) {
     // All that a dead server leaves is the end of its connections.
     bench.supervisor.token().cancel();
     let supervisor = stdx::Supervisor::new();
-    let mode = if bench.spawner.mounts() { Mode::Auto } else { Mode::NoMounts };
-    let next = Spawner::start_or_attach(options(&bench.dir, mode), &supervisor).await.unwrap();
+    let mode = if bench.spawner.mounts() {
+        Mode::Auto
+    } else {
+        Mode::NoMounts
+    };
+    let next = Spawner::start_or_attach(options(&bench.dir, mode), &supervisor)
+        .await
+        .unwrap();
     assert_eq!(next.pid(), bench.spawner.pid());
-    assert_eq!(recover(&spec.state_dir).await.unwrap(), Recovered::Running(started));
+    assert_eq!(
+        recover(&spec.state_dir).await.unwrap(),
+        Recovered::Running(started)
+    );
     tell(&go, "\n").await;
     assert_eq!(wait(&spec.state_dir).await.unwrap().exit_code, 6);
     let unknown = bench.folder("containers/never");
@@ -132,7 +153,10 @@ async fn a_killed_monitor_takes_its_container_along(bench: Bench) {
     hear(&up).await;
     kill(started.monitor_pid);
     let exit = wait(&spec.state_dir).await.unwrap();
-    assert_eq!((exit.exit_code, exit.problem.clone()), (137, Some(ExitProblem::Lost)));
+    assert_eq!(
+        (exit.exit_code, exit.problem.clone()),
+        (137, Some(ExitProblem::Lost))
+    );
     gone(started.pid).await;
     // The loss is written down: it is heard the same again.
     assert_eq!(wait(&spec.state_dir).await.unwrap(), exit);
@@ -154,7 +178,9 @@ async fn leases_are_held_while_a_container_lives(bench: Bench) {
     let mut with_lease = options(&data, Mode::Auto);
     with_lease.held.push(lease.into());
     let supervisor = stdx::Supervisor::new();
-    let server = Spawner::start_or_attach(with_lease, &supervisor).await.unwrap();
+    let server = Spawner::start_or_attach(with_lease, &supervisor)
+        .await
+        .unwrap();
     let (up, go) = (bench.gate("up"), bench.gate("go"));
     let spec = bench.shell("a", "echo > $GATES/up; read x < $GATES/go");
     let started = server.launch(&spec).await.unwrap();
@@ -164,7 +190,9 @@ async fn leases_are_held_while_a_container_lives(bench: Bench) {
     let first = server.pid();
     drop(server);
     let supervisor = stdx::Supervisor::new();
-    let server = Spawner::start_or_attach(options(&data, Mode::Auto), &supervisor).await.unwrap();
+    let server = Spawner::start_or_attach(options(&data, Mode::Auto), &supervisor)
+        .await
+        .unwrap();
     assert_eq!(server.held().unwrap().len(), 1);
     // With server and spawner gone the monitor still holds it.
     server.shutdown().await.unwrap();
@@ -182,7 +210,9 @@ async fn leases_are_held_while_a_container_lives(bench: Bench) {
 async fn a_spawner_whose_folder_is_gone_ends(bench: Bench) {
     let data = bench.folder("short-lived");
     let supervisor = stdx::Supervisor::new();
-    let server = Spawner::start_or_attach(options(&data, Mode::Auto), &supervisor).await.unwrap();
+    let server = Spawner::start_or_attach(options(&data, Mode::Auto), &supervisor)
+        .await
+        .unwrap();
     let pid = server.pid();
     std::fs::remove_dir_all(&data).unwrap();
     supervisor.token().cancel();
@@ -197,12 +227,16 @@ async fn another_mode_replaces_the_spawner(bench: Bench) {
     }
     let data = bench.folder("changing");
     let supervisor = stdx::Supervisor::new();
-    let server = Spawner::start_or_attach(options(&data, Mode::Auto), &supervisor).await.unwrap();
+    let server = Spawner::start_or_attach(options(&data, Mode::Auto), &supervisor)
+        .await
+        .unwrap();
     let first = server.pid();
     supervisor.token().cancel();
     supervisor.shutdown().await;
     let supervisor = stdx::Supervisor::new();
-    let server = Spawner::start_or_attach(options(&data, Mode::NoMounts), &supervisor).await.unwrap();
+    let server = Spawner::start_or_attach(options(&data, Mode::NoMounts), &supervisor)
+        .await
+        .unwrap();
     assert_ne!(server.pid(), first);
     assert!(!server.mounts());
     gone(first).await;

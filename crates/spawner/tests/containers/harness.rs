@@ -28,7 +28,11 @@ pub(crate) enum Identity {
 
 impl Identity {
     pub(crate) fn current() -> Self {
-        if rustix::process::geteuid().is_root() { Self::Root } else { Self::User }
+        if rustix::process::geteuid().is_root() {
+            Self::Root
+        } else {
+            Self::User
+        }
     }
 }
 
@@ -67,7 +71,6 @@ pub(crate) struct Bench {
     pub(crate) dir: PathBuf,
     pub(crate) supervisor: Supervisor,
     pub(crate) spawner: Spawner,
-    pub(crate) identity: Identity,
     _folder: tempfile::TempDir,
 }
 
@@ -78,14 +81,23 @@ pub(crate) fn options(data_dir: &Path, mode: Mode) -> Options {
 }
 
 impl Bench {
-    async fn new(identity: Identity, mode: Mode) -> Self {
+    async fn new(mode: Mode) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().join("long".repeat(20)).join("path".repeat(20));
+        let dir = folder
+            .path()
+            .join("long".repeat(20))
+            .join("path".repeat(20));
         std::fs::create_dir_all(&dir).unwrap();
         let supervisor = Supervisor::new();
-        let spawner =
-            Spawner::start_or_attach(options(&dir, mode), &supervisor.child()).await.unwrap();
-        Self { dir, supervisor, spawner, identity, _folder: folder }
+        let spawner = Spawner::start_or_attach(options(&dir, mode), &supervisor.child())
+            .await
+            .unwrap();
+        Self {
+            dir,
+            supervisor,
+            spawner,
+            _folder: folder,
+        }
     }
 
     /// A folder for a volume, made.
@@ -116,10 +128,12 @@ impl Bench {
             ..ContainerSpec::default()
         };
         if self.spawner.mounts() {
-            spec.mounts.push(MountSpec::bind(gates, "/var/gates", false));
+            spec.mounts
+                .push(MountSpec::bind(gates, "/var/gates", false));
             spec.env.push(("GATES".to_owned(), "/var/gates".to_owned()));
         } else {
-            spec.env.push(("GATES".to_owned(), gates.display().to_string()));
+            spec.env
+                .push(("GATES".to_owned(), gates.display().to_string()));
         }
         spec
     }
@@ -128,7 +142,11 @@ impl Bench {
     pub(crate) fn image(&self, id: &str, args: &[&str]) -> ContainerSpec {
         ContainerSpec {
             program: Program::SelfExe,
-            args: ["image"].iter().chain(args).map(|&arg| arg.to_owned()).collect(),
+            args: ["image"]
+                .iter()
+                .chain(args)
+                .map(|&arg| arg.to_owned())
+                .collect(),
             ..self.shell(id, "")
         }
     }
@@ -148,29 +166,44 @@ impl Bench {
     /// The texts of a container's log, without stamps.
     pub(crate) fn log(&self, id: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.dir.join(format!("{id}.log"))).unwrap();
-        log.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()).collect()
+        log.lines()
+            .map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned())
+            .collect()
     }
 }
 
 /// What a container says through a gate.
 pub(crate) async fn hear(gate: &Path) -> String {
     let gate = gate.to_owned();
-    tokio::task::spawn_blocking(move || std::fs::read_to_string(gate)).await.unwrap().unwrap()
+    tokio::task::spawn_blocking(move || std::fs::read_to_string(gate))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 /// Says something to a container that listens at a gate.
 pub(crate) async fn tell(gate: &Path, text: &'static str) {
     let gate = gate.to_owned();
-    tokio::task::spawn_blocking(move || std::fs::write(gate, text)).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || std::fs::write(gate, text))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 /// Waits until a process is gone.
 pub(crate) async fn gone(pid: i32) {
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else {
+        return;
+    };
     let flags = rustix::process::PidfdFlags::empty();
-    let Ok(pidfd) = rustix::process::pidfd_open(pid, flags) else { return };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, flags) else {
+        return;
+    };
     let wait = move || {
-        let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let mut fds = [rustix::event::PollFd::new(
+            &pidfd,
+            rustix::event::PollFlags::IN,
+        )];
         rustix::event::poll(&mut fds, None).unwrap();
     };
     tokio::task::spawn_blocking(wait).await.unwrap();
@@ -183,7 +216,9 @@ pub(crate) fn kill(pid: i32) {
 
 /// Ends what a case has left running.
 fn clear_away(dir: &Path) {
-    let Ok(containers) = std::fs::read_dir(dir.join("containers")) else { return };
+    let Ok(containers) = std::fs::read_dir(dir.join("containers")) else {
+        return;
+    };
     for entry in containers.flatten() {
         if let Ok(bytes) = std::fs::read(entry.path().join("pid"))
             && let Ok(started) = serde_json::from_slice::<Started>(&bytes)
@@ -195,17 +230,27 @@ fn clear_away(dir: &Path) {
 
 /// Runs the cases; as root, then again as an ordinary user.
 pub(crate) fn run(cases: &[Case], filter: Option<&str>, identity: Identity) -> ExitCode {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let mut failed = 0;
-    let who = if identity == Identity::Root { "root" } else { "user" };
-    for case in cases.iter().filter(|case| filter.is_none_or(|filter| case.name.contains(filter))) {
+    let who = if identity == Identity::Root {
+        "root"
+    } else {
+        "user"
+    };
+    for case in cases
+        .iter()
+        .filter(|case| filter.is_none_or(|filter| case.name.contains(filter)))
+    {
         if case.only.is_some_and(|only| only != identity) {
             continue;
         }
         let result = std::panic::catch_unwind(|| {
             runtime.block_on(async {
-                let bench = Bench::new(identity, case.mode).await;
+                let bench = Bench::new(case.mode).await;
                 if case.needs_mounts && !bench.spawner.mounts() {
                     let why = bench.spawner.capabilities().mount_namespace;
                     return Some(format!("no mount namespace: {why:?}"));
@@ -213,7 +258,9 @@ pub(crate) fn run(cases: &[Case], filter: Option<&str>, identity: Identity) -> E
                 let (dir, supervisor) = (bench.dir.clone(), bench.supervisor.clone());
                 let spawner = bench.spawner.clone();
                 let body = (case.body)(bench);
-                tokio::time::timeout(LIMIT, body).await.expect("the case hangs");
+                tokio::time::timeout(LIMIT, body)
+                    .await
+                    .expect("the case hangs");
                 clear_away(&dir);
                 drop(spawner.shutdown().await);
                 supervisor.token().cancel();
@@ -233,7 +280,11 @@ pub(crate) fn run(cases: &[Case], filter: Option<&str>, identity: Identity) -> E
     if identity == Identity::Root {
         failed += i32::from(!run_as_user(filter));
     }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Runs this binary once more as an ordinary user, from a folder which that user can reach.
@@ -244,7 +295,12 @@ fn run_as_user(filter: Option<&str>) -> bool {
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let mut command = Command::new("setpriv");
     command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]);
-    command.arg("--clear-groups").arg(&copy).args(filter).current_dir("/").env_remove("TMPDIR");
+    command
+        .arg("--clear-groups")
+        .arg(&copy)
+        .args(filter)
+        .current_dir("/")
+        .env_remove("TMPDIR");
     command.arg0("setpriv");
     match command.status() {
         Ok(status) => status.success(),

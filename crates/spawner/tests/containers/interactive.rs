@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-use spawner::{Error, ExecSpec, MountSpec, Stdio, StartStep, pty, wait};
+use spawner::{Error, ExecSpec, MountSpec, StartStep, Stdio, pty, wait};
 
 use crate::harness::{Bench, Case, case, hear};
 
@@ -19,7 +19,10 @@ pub(crate) fn all() -> Vec<Case> {
 }
 
 fn exec(argv: &[&str]) -> ExecSpec {
-    ExecSpec { argv: argv.iter().map(|&arg| arg.to_owned()).collect(), ..ExecSpec::default() }
+    ExecSpec {
+        argv: argv.iter().map(|&arg| arg.to_owned()).collect(),
+        ..ExecSpec::default()
+    }
 }
 
 fn pipe() -> (OwnedFd, OwnedFd) {
@@ -50,7 +53,11 @@ async fn a_command_runs_inside(bench: Bench) {
     let mut command = exec(&["sh", "-c", "echo $A; pwd; read x; echo got $x; exit 3"]);
     command.env = vec![("A".into(), "b".into())];
     command.cwd = Some("/usr".into());
-    let stdio = Stdio { stdin: Some(input), stdout: Some(out), stderr: None };
+    let stdio = Stdio {
+        stdin: Some(input),
+        stdout: Some(out),
+        stderr: None,
+    };
     let running = bench.spawner.exec(&started, &command, stdio).await.unwrap();
     std::fs::File::from(stdin).write_all(b"word\n").unwrap();
     assert_eq!(read(stdout).await, "b\n/usr\ngot word\n");
@@ -58,7 +65,10 @@ async fn a_command_runs_inside(bench: Bench) {
 
     if bench.spawner.mounts() {
         let (stdout, out) = pipe();
-        let stdio = Stdio { stdout: Some(out), ..Stdio::default() };
+        let stdio = Stdio {
+            stdout: Some(out),
+            ..Stdio::default()
+        };
         let command = exec(&["sh", "-c", "cat /data/file; hostname; echo x > /tmp/seen"]);
         let running = bench.spawner.exec(&started, &command, stdio).await.unwrap();
         assert_eq!(read(stdout).await, "from the volume\npod-1\n");
@@ -66,8 +76,13 @@ async fn a_command_runs_inside(bench: Bench) {
         assert!(spec.state_dir.join("tmp/seen").exists());
     }
 
-    let outcome = bench.spawner.exec(&started, &exec(&["no-such"]), Stdio::default()).await;
-    let Err(Error::NotStarted(error)) = outcome else { panic!("no-such must not run") };
+    let outcome = bench
+        .spawner
+        .exec(&started, &exec(&["no-such"]), Stdio::default())
+        .await;
+    let Err(Error::NotStarted(error)) = outcome else {
+        panic!("no-such must not run")
+    };
     assert_eq!(error.step, StartStep::Exec);
     assert_eq!((error.exit_code(), error.errno), (127, Some(libc::ENOENT)));
 }
@@ -80,8 +95,16 @@ async fn a_command_has_a_terminal(bench: Bench) {
     let terminal = pty::open().unwrap();
     pty::resize(&terminal.master, 101, 33).unwrap();
     let far = || Some(terminal.slave.try_clone().unwrap());
-    let stdio = Stdio { stdin: far(), stdout: far(), stderr: far() };
-    let mut command = exec(&["sh", "-c", "stty size; test -t 0 && echo terminal; echo > /dev/tty"]);
+    let stdio = Stdio {
+        stdin: far(),
+        stdout: far(),
+        stderr: far(),
+    };
+    let mut command = exec(&[
+        "sh",
+        "-c",
+        "stty size; test -t 0 && echo terminal; echo > /dev/tty",
+    ]);
     command.tty = true;
     let running = bench.spawner.exec(&started, &command, stdio).await.unwrap();
     drop(terminal.slave);
@@ -95,9 +118,15 @@ async fn a_dropped_command_is_killed(bench: Bench) {
     let started = bench.spawner.launch(&spec).await.unwrap();
     hear(&up).await;
     let (stdout, out) = pipe();
-    let stdio = Stdio { stdout: Some(out), ..Stdio::default() };
-    let running =
-        bench.spawner.exec(&started, &exec(&["sh", "-c", "sleep 1000"]), stdio).await.unwrap();
+    let stdio = Stdio {
+        stdout: Some(out),
+        ..Stdio::default()
+    };
+    let running = bench
+        .spawner
+        .exec(&started, &exec(&["sh", "-c", "sleep 1000"]), stdio)
+        .await
+        .unwrap();
     drop(running);
     // The pipe ends with the last process that holds it.
     assert_eq!(read(stdout).await, "");
@@ -109,16 +138,27 @@ async fn a_command_ends_with_its_container(bench: Bench) {
     let started = bench.spawner.launch(&spec).await.unwrap();
     hear(&up).await;
     let command = exec(&["sleep", "1000"]);
-    let running = bench.spawner.exec(&started, &command, Stdio::default()).await.unwrap();
+    let running = bench
+        .spawner
+        .exec(&started, &command, Stdio::default())
+        .await
+        .unwrap();
     spawner::signal(&started, libc::SIGKILL).unwrap();
     let exit = running.wait().await.unwrap();
     assert_eq!((exit.exit_code, exit.signal), (137, Some(9)));
-    let outcome = bench.spawner.exec(&started, &command, Stdio::default()).await;
+    wait(&spec.state_dir).await.unwrap();
+    let outcome = bench
+        .spawner
+        .exec(&started, &command, Stdio::default())
+        .await;
     assert!(matches!(outcome, Err(Error::NotStarted(_))), "{outcome:?}");
 }
 
 async fn standard_input_is_open_for_whoever_attaches(bench: Bench) {
-    let mut spec = bench.shell("a", "while read line; do echo got $line; done; echo end >&2");
+    let mut spec = bench.shell(
+        "a",
+        "while read line; do echo got $line; done; echo end >&2",
+    );
     (spec.stdin, spec.stdin_once) = (true, true);
     bench.spawner.launch(&spec).await.unwrap();
     let streams = spawner::attach(&spec.state_dir).await.unwrap();
@@ -142,7 +182,10 @@ async fn a_container_has_a_terminal(bench: Bench) {
     pty::resize(&terminal, 90, 20).unwrap();
     rustix::io::write(&terminal, b"hello\n").unwrap();
     drop(terminal);
-    assert_eq!(read(streams.stdout).await, "hello\r\n20 90\r\nyou said hello\r\n");
+    assert_eq!(
+        read(streams.stdout).await,
+        "hello\r\n20 90\r\nyou said hello\r\n"
+    );
     assert_eq!(wait(&spec.state_dir).await.unwrap().exit_code, 0);
     assert_eq!(bench.log("a").last().unwrap().trim_end(), "you said hello");
 }

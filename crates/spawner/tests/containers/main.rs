@@ -4,6 +4,12 @@
 //! `image` a built-in program, and anything else runs the tests: as whoever calls, and for root once
 //! more as an ordinary user. What this machine does not allow is skipped with a line that says so.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and this is their own runner"
+)]
+
 mod cases;
 mod crashes;
 mod harness;
@@ -19,7 +25,9 @@ fn main() -> ExitCode {
         Some("__spawner") => spawner::main(args),
         Some("image") => cases::image(args),
         first => {
-            let filter = first.filter(|first| !first.starts_with('-')).map(str::to_owned);
+            let filter = first
+                .filter(|first| !first.starts_with('-'))
+                .map(str::to_owned);
             let mut cases: Vec<Case> = Vec::new();
             cases.extend(cases::all());
             cases.extend(crashes::all());
