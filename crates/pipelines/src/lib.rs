@@ -4,5 +4,7 @@
 //! access is through the `kube::Client` it is given and nothing else: no API server, no kubelet and
 //! no image is known here, so the same code runs inside one process and in a real cluster.
 
+pub mod api;
 pub mod journal;
 pub mod runner;
+mod store;

@@ -6,8 +6,8 @@ pub(crate) mod page;
 pub(crate) mod pipelines;
 pub(crate) mod runs;
 
-use db::sqlx;
 use db::Migration;
+use db::sqlx;
 
 /// The tables, after the journal's.
 pub(crate) const MIGRATION: Migration = Migration {
@@ -106,7 +106,10 @@ impl From<sqlx::Error> for Error {
 
 impl Error {
     pub(crate) fn not_found(kind: &'static str, id: &str) -> Self {
-        Self::NotFound { kind, id: id.to_owned() }
+        Self::NotFound {
+            kind,
+            id: id.to_owned(),
+        }
     }
 
     /// Unwraps an error of this kind that a database job returned.
@@ -117,5 +120,7 @@ impl Error {
 
 /// Whether an insert failed because the name is taken.
 pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|e| e.is_unique_violation())
+    error
+        .as_database_error()
+        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }

@@ -26,12 +26,36 @@ const LISTING: Listing = Listing {
     from: "FROM experiment",
     id: "id",
     fields: &[
-        Field { names: &["name", "display_name"], sql: "name", kind: Kind::Text },
-        Field { names: &["id", "experiment_id"], sql: "id", kind: Kind::Text },
-        Field { names: &["created_at"], sql: "created_at", kind: Kind::Time },
-        Field { names: &["last_run_created_at"], sql: "last_run_created_at", kind: Kind::Time },
-        Field { names: &["description"], sql: "description", kind: Kind::Text },
-        Field { names: &["namespace"], sql: "namespace", kind: Kind::Text },
+        Field {
+            names: &["name", "display_name"],
+            sql: "name",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["id", "experiment_id"],
+            sql: "id",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["created_at"],
+            sql: "created_at",
+            kind: Kind::Time,
+        },
+        Field {
+            names: &["last_run_created_at"],
+            sql: "last_run_created_at",
+            kind: Kind::Time,
+        },
+        Field {
+            names: &["description"],
+            sql: "description",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["namespace"],
+            sql: "namespace",
+            kind: Kind::Text,
+        },
         Field {
             names: &["storage_state"],
             sql: "CASE archived WHEN 0 THEN 'STORAGESTATE_AVAILABLE' ELSE 'STORAGESTATE_ARCHIVED' END",
@@ -69,9 +93,10 @@ pub(crate) async fn create(db: &Db, new: Experiment) -> Result<()> {
             .execute(tx)
             .await;
             match inserted {
-                Err(e) if is_taken(&e) => {
-                    Err(db::Error::job(Error::Exists { kind: "experiment", name }))
-                }
+                Err(e) if is_taken(&e) => Err(db::Error::job(Error::Exists {
+                    kind: "experiment",
+                    name,
+                })),
                 other => Ok(other.map(drop)?),
             }
         })
@@ -85,7 +110,9 @@ pub(crate) async fn get(db: &Db, id: &str) -> Result<Experiment> {
         .bind(id)
         .fetch_optional(db.reader())
         .await?;
-    row.map(|row| experiment(&row)).transpose()?.ok_or_else(|| Error::not_found("Experiment", id))
+    row.map(|row| experiment(&row))
+        .transpose()?
+        .ok_or_else(|| Error::not_found("Experiment", id))
 }
 
 pub(crate) async fn by_name(db: &Db, namespace: &str, name: &str) -> Result<Option<Experiment>> {
@@ -99,7 +126,11 @@ pub(crate) async fn by_name(db: &Db, namespace: &str, name: &str) -> Result<Opti
 
 pub(crate) async fn list(db: &Db, request: &Request) -> Result<(Vec<Experiment>, Page)> {
     let page = LISTING.page(db.reader(), request, &[]).await?;
-    let experiments = page.rows.iter().map(experiment).collect::<sqlx::Result<_>>()?;
+    let experiments = page
+        .rows
+        .iter()
+        .map(experiment)
+        .collect::<sqlx::Result<_>>()?;
     Ok((experiments, page))
 }
 
@@ -134,16 +165,20 @@ pub(crate) async fn delete(db: &Db, id: &str) -> Result<()> {
     let id = id.to_owned();
     db.write(move |tx| -> WriteFuture<'_, ()> {
         Box::pin(async move {
-            let runs: i64 = sqlx::query_scalar("SELECT count(*) FROM run_record WHERE experiment = $1")
-                .bind(&id)
-                .fetch_one(&mut *tx)
-                .await?;
+            let runs: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM run_record WHERE experiment = $1")
+                    .bind(&id)
+                    .fetch_one(&mut *tx)
+                    .await?;
             if runs > 0 {
                 return Err(db::Error::job(Error::State(format!(
                     "experiment {id} still has {runs} runs; delete them first, or archive it"
                 ))));
             }
-            let gone = sqlx::query("DELETE FROM experiment WHERE id = $1").bind(&id).execute(tx).await?;
+            let gone = sqlx::query("DELETE FROM experiment WHERE id = $1")
+                .bind(&id)
+                .execute(tx)
+                .await?;
             if gone.rows_affected() == 0 {
                 return Err(db::Error::job(Error::not_found("Experiment", &id)));
             }

@@ -98,7 +98,8 @@ impl Conditions {
                 Some(text) => {
                     next += 1;
                     numbered.push_str(text);
-                    numbered.push_str(&format!("${next}"));
+                    numbered.push('$');
+                    numbered.push_str(&next.to_string());
                 }
                 None => numbered.push_str(part),
             }
@@ -136,7 +137,7 @@ impl Listing {
         request: &Request,
         scopes: &[Scope],
     ) -> Result<Page> {
-        let token = self.token(request)?;
+        let token = Self::token(request)?;
         let (sort_by, filter) = match &token {
             Some(token) => (token.sort_by.as_str(), token.filter.as_str()),
             None => (request.sort_by.as_str(), request.filter.as_str()),
@@ -152,10 +153,9 @@ impl Listing {
         }
         self.filter(filter, &mut conditions)?;
         let count = format!("SELECT count(*) {}{}", self.from, conditions.clause());
-        let total: i64 =
-            sqlx::query_scalar_with(AssertSqlSafe(count), conditions.arguments()?)
-                .fetch_one(pool)
-                .await?;
+        let total: i64 = sqlx::query_scalar_with(AssertSqlSafe(count), conditions.arguments()?)
+            .fetch_one(pool)
+            .await?;
         if let Some(token) = &token {
             let than = if descending { '<' } else { '>' };
             let sql = format!("({}, {}) {than} (?, ?)", field.sql, self.id);
@@ -164,7 +164,13 @@ impl Listing {
         let direction = if descending { "DESC" } else { "ASC" };
         let query = format!(
             "SELECT {} AS sort_key, {} AS sort_id, {}{} ORDER BY {} {direction}, {} {direction} LIMIT {}",
-            field.sql, self.id, self.select, conditions.clause(), field.sql, self.id, size + 1
+            field.sql,
+            self.id,
+            self.select,
+            conditions.clause(),
+            field.sql,
+            self.id,
+            size + 1
         );
         let mut rows = sqlx::query_with(AssertSqlSafe(query), conditions.arguments()?)
             .fetch_all(pool)
@@ -187,7 +193,7 @@ impl Listing {
         Ok(Page { rows, total, next })
     }
 
-    fn token(&self, request: &Request) -> Result<Option<Token>> {
+    fn token(request: &Request) -> Result<Option<Token>> {
         if request.page_token.is_empty() {
             return Ok(None);
         }
@@ -196,12 +202,16 @@ impl Listing {
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .ok_or_else(|| {
-                Error::Invalid(format!("page_token {:?} is not one of ours", request.page_token))
+                Error::Invalid(format!(
+                    "page_token {:?} is not one of ours",
+                    request.page_token
+                ))
             })?;
         let changed = |asked: &str, kept: &str| !asked.is_empty() && asked != kept;
         if changed(&request.sort_by, &token.sort_by) || changed(&request.filter, &token.filter) {
             return Err(Error::Invalid(
-                "page_token belongs to another sort_by or filter; start again without it".to_owned(),
+                "page_token belongs to another sort_by or filter; start again without it"
+                    .to_owned(),
             ));
         }
         Ok(Some(token))
@@ -242,7 +252,7 @@ impl Listing {
         }
         let parsed: Value = serde_json::from_str(text)
             .or_else(|_| {
-                let decoded = serde_urlencoded_once(text);
+                let decoded = percent_decoded(text);
                 serde_json::from_str(&decoded)
             })
             .map_err(|e| Error::Invalid(format!("filter is not JSON: {e}")))?;
@@ -257,8 +267,12 @@ impl Listing {
         let key = predicate["key"].as_str().filter(|k| !k.is_empty());
         let field = self.field("filter", key.ok_or_else(|| invalid("key is empty"))?)?;
         let operation = operation(predicate.get("op").or_else(|| predicate.get("operation")))
-            .ok_or_else(|| invalid("op is none of EQUALS, NOT_EQUALS, GREATER_THAN, \
-                GREATER_THAN_EQUALS, LESS_THAN, LESS_THAN_EQUALS, IN, IS_SUBSTRING"))?;
+            .ok_or_else(|| {
+                invalid(
+                    "op is none of EQUALS, NOT_EQUALS, GREATER_THAN, \
+                GREATER_THAN_EQUALS, LESS_THAN, LESS_THAN_EQUALS, IN, IS_SUBSTRING",
+                )
+            })?;
         let values = values(predicate).ok_or_else(|| invalid("it has no value"))?;
         let keys = values
             .iter()
@@ -291,7 +305,7 @@ impl Listing {
 }
 
 /// Decodes percent signs and pluses once.
-fn serde_urlencoded_once(text: &str) -> String {
+fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -299,7 +313,9 @@ fn serde_urlencoded_once(text: &str) -> String {
             b'+' => bytes.push(b' '),
             b'%' => {
                 let pair = [rest.next().unwrap_or(b'0'), rest.next().unwrap_or(b'0')];
-                let hex = std::str::from_utf8(&pair).ok().and_then(|h| u8::from_str_radix(h, 16).ok());
+                let hex = std::str::from_utf8(&pair)
+                    .ok()
+                    .and_then(|h| u8::from_str_radix(h, 16).ok());
                 bytes.push(hex.unwrap_or(b'%'));
             }
             other => bytes.push(other),
@@ -344,11 +360,23 @@ fn operation(value: Option<&Value>) -> Option<Operation> {
 }
 
 const SCALARS: [&str; 8] = [
-    "string_value", "stringValue", "int_value", "intValue", "long_value", "longValue",
-    "timestamp_value", "timestampValue",
+    "string_value",
+    "stringValue",
+    "int_value",
+    "intValue",
+    "long_value",
+    "longValue",
+    "timestamp_value",
+    "timestampValue",
 ];
-const LISTS: [&str; 6] =
-    ["string_values", "stringValues", "int_values", "intValues", "long_values", "longValues"];
+const LISTS: [&str; 6] = [
+    "string_values",
+    "stringValues",
+    "int_values",
+    "intValues",
+    "long_values",
+    "longValues",
+];
 
 fn predicate_is_list(predicate: &Value) -> bool {
     LISTS.iter().any(|name| predicate.get(name).is_some())
@@ -369,7 +397,7 @@ fn comparable(kind: Kind, value: &Value) -> Option<Key> {
         (Kind::Time, Value::Number(number)) => number.as_i64().map(Key::Number),
         (Kind::Time, Value::String(text)) => text
             .parse::<Timestamp>()
-            .map(|time| time.as_second())
+            .map(Timestamp::as_second)
             .or_else(|_| text.parse())
             .ok()
             .map(Key::Number),
@@ -407,8 +435,16 @@ mod tests {
         from: "FROM run",
         id: "id",
         fields: &[
-            Field { names: &["name", "display_name"], sql: "name", kind: Kind::Text },
-            Field { names: &["created_at"], sql: "created_at", kind: Kind::Time },
+            Field {
+                names: &["name", "display_name"],
+                sql: "name",
+                kind: Kind::Text,
+            },
+            Field {
+                names: &["created_at"],
+                sql: "created_at",
+                kind: Kind::Time,
+            },
         ],
     };
 
@@ -435,16 +471,28 @@ mod tests {
     #[test]
     fn a_filter_encoded_twice_is_understood() {
         let twice = "%7B%22predicates%22%3A%5B%7B%22op%22%3A1%2C%22key%22%3A%22name%22%2C%22string_value%22%3A%22x%22%7D%5D%7D";
-        assert_eq!(conditions(twice).unwrap(), (" WHERE name = $1".to_owned(), 1));
+        assert_eq!(
+            conditions(twice).unwrap(),
+            (" WHERE name = $1".to_owned(), 1)
+        );
     }
 
     #[test]
     fn bad_requests_say_what_is_allowed() {
         for (filter, says) in [
             ("{", "not JSON"),
-            (r#"{"predicates": [{"op": 1, "key": "colour", "string_value": "x"}]}"#, "allowed: name"),
-            (r#"{"predicates": [{"op": 8, "key": "name", "string_value": "x"}]}"#, "list"),
-            (r#"{"predicates": [{"op": "LIKE", "key": "name", "string_value": "x"}]}"#, "EQUALS"),
+            (
+                r#"{"predicates": [{"op": 1, "key": "colour", "string_value": "x"}]}"#,
+                "allowed: name",
+            ),
+            (
+                r#"{"predicates": [{"op": 8, "key": "name", "string_value": "x"}]}"#,
+                "list",
+            ),
+            (
+                r#"{"predicates": [{"op": "LIKE", "key": "name", "string_value": "x"}]}"#,
+                "EQUALS",
+            ),
             (r#"{"predicates": [{"op": 1, "key": "name"}]}"#, "no value"),
         ] {
             let error = conditions(filter).unwrap_err().to_string();

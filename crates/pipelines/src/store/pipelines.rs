@@ -39,11 +39,31 @@ const PIPELINES: Listing = Listing {
     from: "FROM pipeline",
     id: "id",
     fields: &[
-        Field { names: &["name", "display_name"], sql: "name", kind: Kind::Text },
-        Field { names: &["id", "pipeline_id"], sql: "id", kind: Kind::Text },
-        Field { names: &["created_at"], sql: "created_at", kind: Kind::Time },
-        Field { names: &["description"], sql: "description", kind: Kind::Text },
-        Field { names: &["namespace"], sql: "namespace", kind: Kind::Text },
+        Field {
+            names: &["name", "display_name"],
+            sql: "name",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["id", "pipeline_id"],
+            sql: "id",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["created_at"],
+            sql: "created_at",
+            kind: Kind::Time,
+        },
+        Field {
+            names: &["description"],
+            sql: "description",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["namespace"],
+            sql: "namespace",
+            kind: Kind::Text,
+        },
     ],
 };
 
@@ -53,11 +73,31 @@ const VERSIONS: Listing = Listing {
     from: "FROM pipeline_version",
     id: "id",
     fields: &[
-        Field { names: &["name", "display_name"], sql: "name", kind: Kind::Text },
-        Field { names: &["id", "pipeline_version_id"], sql: "id", kind: Kind::Text },
-        Field { names: &["pipeline_id"], sql: "pipeline", kind: Kind::Text },
-        Field { names: &["created_at"], sql: "created_at", kind: Kind::Time },
-        Field { names: &["description"], sql: "description", kind: Kind::Text },
+        Field {
+            names: &["name", "display_name"],
+            sql: "name",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["id", "pipeline_version_id"],
+            sql: "id",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["pipeline_id"],
+            sql: "pipeline",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["created_at"],
+            sql: "created_at",
+            kind: Kind::Time,
+        },
+        Field {
+            names: &["description"],
+            sql: "description",
+            kind: Kind::Text,
+        },
     ],
 };
 
@@ -139,7 +179,10 @@ async fn insert_version(
     new: Version,
     spec: String,
 ) -> std::result::Result<(), db::Error> {
-    let hash: String = Sha256::digest(&spec).iter().map(|b| format!("{b:02x}")).collect();
+    let hash: String = Sha256::digest(&spec)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     sqlx::query("INSERT INTO pipeline_spec (hash, body) VALUES ($1, $2) ON CONFLICT DO NOTHING")
         .bind(&hash)
         .bind(spec)
@@ -160,9 +203,10 @@ async fn insert_version(
     .execute(tx)
     .await;
     match inserted {
-        Err(e) if is_taken(&e) => {
-            Err(db::Error::job(Error::Exists { kind: "pipeline version", name: new.name }))
-        }
+        Err(e) if is_taken(&e) => Err(db::Error::job(Error::Exists {
+            kind: "pipeline version",
+            name: new.name,
+        })),
         other => Ok(other.map(drop)?),
     }
 }
@@ -172,7 +216,9 @@ pub(crate) async fn get(db: &Db, id: &str) -> Result<Pipeline> {
         .bind(id)
         .fetch_optional(db.reader())
         .await?;
-    row.map(|row| pipeline(&row)).transpose()?.ok_or_else(|| Error::not_found("Pipeline", id))
+    row.map(|row| pipeline(&row))
+        .transpose()?
+        .ok_or_else(|| Error::not_found("Pipeline", id))
 }
 
 pub(crate) async fn by_name(db: &Db, namespace: &str, name: &str) -> Result<Pipeline> {
@@ -181,12 +227,18 @@ pub(crate) async fn by_name(db: &Db, namespace: &str, name: &str) -> Result<Pipe
         .bind(name)
         .fetch_optional(db.reader())
         .await?;
-    row.map(|row| pipeline(&row)).transpose()?.ok_or_else(|| Error::not_found("Pipeline", name))
+    row.map(|row| pipeline(&row))
+        .transpose()?
+        .ok_or_else(|| Error::not_found("Pipeline", name))
 }
 
 pub(crate) async fn list(db: &Db, request: &Request) -> Result<(Vec<Pipeline>, Page)> {
     let page = PIPELINES.page(db.reader(), request, &[]).await?;
-    let pipelines = page.rows.iter().map(pipeline).collect::<sqlx::Result<_>>()?;
+    let pipelines = page
+        .rows
+        .iter()
+        .map(pipeline)
+        .collect::<sqlx::Result<_>>()?;
     Ok((pipelines, page))
 }
 
@@ -252,7 +304,13 @@ pub(crate) async fn set_default_version(db: &Db, pipeline: &str, version: &str) 
 }
 
 pub(crate) async fn delete_version(db: &Db, id: &str) -> Result<()> {
-    remove(db, "PipelineVersion", "DELETE FROM pipeline_version WHERE id = $1", id).await
+    remove(
+        db,
+        "PipelineVersion",
+        "DELETE FROM pipeline_version WHERE id = $1",
+        id,
+    )
+    .await
 }
 
 /// Deletes one row, then the packages nobody refers to any more.

@@ -57,13 +57,41 @@ const LISTING: Listing = Listing {
     from: FROM,
     id: "r.id",
     fields: &[
-        Field { names: &["name", "display_name"], sql: "r.name", kind: Kind::Text },
-        Field { names: &["id", "run_id"], sql: "r.id", kind: Kind::Text },
-        Field { names: &["created_at", "scheduled_at"], sql: "r.created_at", kind: Kind::Time },
-        Field { names: &["status", "state"], sql: "s.phase", kind: Kind::Text },
-        Field { names: &["description"], sql: "r.description", kind: Kind::Text },
-        Field { names: &["namespace"], sql: "r.namespace", kind: Kind::Text },
-        Field { names: &["experiment_id"], sql: "r.experiment", kind: Kind::Text },
+        Field {
+            names: &["name", "display_name"],
+            sql: "r.name",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["id", "run_id"],
+            sql: "r.id",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["created_at", "scheduled_at"],
+            sql: "r.created_at",
+            kind: Kind::Time,
+        },
+        Field {
+            names: &["status", "state"],
+            sql: "s.phase",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["description"],
+            sql: "r.description",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["namespace"],
+            sql: "r.namespace",
+            kind: Kind::Text,
+        },
+        Field {
+            names: &["experiment_id"],
+            sql: "r.experiment",
+            kind: Kind::Text,
+        },
         Field {
             names: &["finished_at"],
             sql: "coalesce(unixepoch(s.finished_at) * 1000000, 0)",
@@ -140,7 +168,10 @@ pub(crate) fn remove(id: &str) -> Also {
     let id = id.to_owned();
     Box::new(move |tx| -> WriteFuture<'_, ()> {
         Box::pin(async move {
-            sqlx::query("DELETE FROM run_record WHERE id = $1").bind(id).execute(tx).await?;
+            sqlx::query("DELETE FROM run_record WHERE id = $1")
+                .bind(id)
+                .execute(tx)
+                .await?;
             Ok(())
         })
     })
@@ -148,8 +179,13 @@ pub(crate) fn remove(id: &str) -> Also {
 
 pub(crate) async fn get(db: &Db, id: &str) -> Result<Record> {
     let sql = sqlx::AssertSqlSafe(format!("SELECT {SELECT} WHERE r.id = $1"));
-    let row = sqlx::query(sql).bind(id).fetch_optional(db.reader()).await?;
-    row.map(|row| record(&row)).transpose()?.ok_or_else(|| Error::not_found("Run", id))
+    let row = sqlx::query(sql)
+        .bind(id)
+        .fetch_optional(db.reader())
+        .await?;
+    row.map(|row| record(&row))
+        .transpose()?
+        .ok_or_else(|| Error::not_found("Run", id))
 }
 
 pub(crate) async fn list(
@@ -157,8 +193,10 @@ pub(crate) async fn list(
     experiment: Option<&str>,
     request: &Request,
 ) -> Result<(Vec<Record>, Page)> {
-    let scopes: Vec<_> =
-        experiment.map(|id| ("r.experiment = ?", id.to_owned())).into_iter().collect();
+    let scopes: Vec<_> = experiment
+        .map(|id| ("r.experiment = ?", id.to_owned()))
+        .into_iter()
+        .collect();
     let page = LISTING.page(db.reader(), request, &scopes).await?;
     let records = page.rows.iter().map(record).collect::<sqlx::Result<_>>()?;
     Ok((records, page))

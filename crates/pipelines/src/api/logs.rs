@@ -1,0 +1,67 @@
+//! Step logs: `/apis/VERSION/runs/{run}/nodes/{node}/log`, streamed from the step's Pod.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use futures::{AsyncReadExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::LogParams;
+use serde::Deserialize;
+
+use super::Api;
+use super::wire::{self, Failure, Result};
+
+pub(super) fn routes() -> Router<Api> {
+    // The original serves v1alpha1 only, while its own dashboard asks for the others.
+    Router::new()
+        .route("/apis/v1alpha1/runs/{run}/nodes/{node}/log", get(log))
+        .route("/apis/v1beta1/runs/{run}/nodes/{node}/log", get(log))
+        .route("/apis/v2beta1/runs/{run}/nodes/{node}/log", get(log))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Wanted {
+    follow: bool,
+}
+
+async fn log(
+    State(api): State<Api>,
+    Path((run, node)): Path<(String, String)>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response> {
+    let Some(pod) = api.runner.pod_of(&run, &node).await? else {
+        return Err(Failure::not_found(format!(
+            "run {run} has no step {node:?} with a Pod"
+        )));
+    };
+    let pods: kube::Api<Pod> = kube::Api::namespaced(api.client.clone(), &pod.namespace);
+    let params = LogParams {
+        container: Some(pod.container),
+        follow: wanted.follow,
+        ..LogParams::default()
+    };
+    let stream = pods
+        .log_stream(&pod.name, &params)
+        .await
+        .map_err(|error| match error {
+            kube::Error::Api(status) if status.code == 404 => {
+                Failure::not_found(format!("the Pod {} of step {node:?} is gone", pod.name))
+            }
+            kube::Error::Api(status) => Failure::invalid(status.message.clone()),
+            other => Failure::new(wire::Code::Unavailable, format!("read the log: {other}")),
+        })?;
+    let chunks = futures::stream::try_unfold(stream, |mut stream| async move {
+        let mut chunk = vec![0; 16 << 10];
+        let read = stream.read(&mut chunk).await?;
+        chunk.truncate(read);
+        Ok::<_, std::io::Error>((read > 0).then_some((chunk, stream)))
+    });
+    Ok(wire::text(
+        StatusCode::OK,
+        Body::from_stream(Box::pin(chunks).into_stream()),
+    ))
+}
