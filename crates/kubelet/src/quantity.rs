@@ -58,7 +58,11 @@ fn parse_millis(text: &str) -> Option<i128> {
     }
     let fraction = fraction.get(..fraction.len().min(9))?;
     let scale = 10_i128.checked_pow(fraction.len() as u32)?;
-    let parse = |part: &str| if part.is_empty() { Some(0) } else { part.parse::<i128>().ok() };
+    let parse = |part: &str| match part {
+        "" => Some(0),
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse::<i128>().ok(),
+        _ => None,
+    };
     let mantissa = parse(whole)?.checked_mul(scale)?.checked_add(parse(fraction)?)?;
     let thousandths = mantissa.checked_mul(numerator)?.checked_mul(1000)?;
     let value = ceil_div(thousandths, scale.checked_mul(denominator)?);

@@ -208,7 +208,9 @@ impl Watch {
             | inotify::WatchFlags::DELETE
             | inotify::WatchFlags::DELETE_SELF;
         inotify::add_watch(&fd, dir, what)?;
-        Ok(Self { fd: AsyncFd::register(fd)? })
+        #[expect(deprecated, reason = "an owned descriptor is all that its successor asks for")]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Self { fd })
     }
 
     async fn changed(&mut self) -> io::Result<()> {

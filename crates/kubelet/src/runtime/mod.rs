@@ -7,7 +7,9 @@
 //! a runtime must remember about a container lies in that container's state directory, so that the
 //! next start of the server can ask about it.
 
+pub mod catalogue;
 pub mod fake;
+pub mod process;
 
 use std::fmt;
 use std::net::Ipv4Addr;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     Action, Container, Failure, Held, MINIMUM_GRACE, Machine, Role, Stage, State, Stop, Terminated,
-    term,
+    react::term,
 };
 use crate::pod::SIGKILL;
 
