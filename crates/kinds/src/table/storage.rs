@@ -7,7 +7,7 @@ use crate::table::{age, name, text_or};
 use crate::tree;
 
 /// `RWO,ROX,RWX,RWOP`, each that is there, in this order.
-pub fn access_modes(modes: &[&str]) -> String {
+pub(crate) fn access_modes(modes: &[&str]) -> String {
     let short = [
         ("ReadWriteOnce", "RWO"),
         ("ReadOnlyMany", "ROX"),
