@@ -50,8 +50,8 @@ impl Gvk {
 }
 
 impl fmt::Display for Gvk {
-    /// As Go prints it: `apps/v1, Kind=Deployment`.
+    /// As Go prints it: `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, Kind={}", self.api_version(), self.kind)
+        write!(f, "{}/{}, Kind={}", self.group, self.version, self.kind)
     }
 }

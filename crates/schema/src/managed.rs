@@ -6,13 +6,17 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::Gvk;
 use crate::arena::Type;
-use crate::fieldset::{FieldSet, display_path};
+use crate::fieldset::{FieldSet, PathElement, display_path};
 
 /// The manager of fields that were there before anyone applied.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// The manager that the oldest updates are merged into.
 const ANCIENT: &str = "ancient-changes";
+/// The manager of `kubectl apply --server-side`, and the annotation of a client-side apply.
+const KUBECTL: &str = "kubectl";
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const MAX_UPDATES: usize = 10;
 
 /// Fields nobody owns.
@@ -54,6 +58,7 @@ pub struct Conflict {
     pub message: String,
     /// `.spec.replicas`: the field of a cause.
     pub field: String,
+    path: Vec<PathElement>,
 }
 
 /// Why an apply was refused.
@@ -155,7 +160,70 @@ pub fn update(ty: &Type, live: Option<&Value>, new: &mut Value, writer: &Writer<
 /// and no longer does, and records the ownership. The result still has to be defaulted and
 /// validated. The times of unchanged entries stay; if nothing changed the object equals the live
 /// one but for ownership.
+///
+/// The manager `kubectl` may take over what `kubectl apply` without `--server-side` last set, as
+/// the annotation on the live object says, and keeps that annotation up to date.
 pub fn apply(
+    ty: &Type,
+    live: Option<&Value>,
+    applied: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    let outcome = merge_applied(ty, live, applied, writer, force);
+    if writer.manager != KUBECTL {
+        return outcome;
+    }
+    let mut result = match (
+        outcome,
+        live.and_then(|live| last_applied(ty, live, writer)),
+    ) {
+        (Err(ApplyError::Conflict(conflicts)), Some(allowed)) => {
+            let left: Vec<Conflict> = conflicts
+                .into_iter()
+                .filter(|conflict| !allowed.has(&conflict.path))
+                .collect();
+            if !left.is_empty() {
+                return Err(ApplyError::Conflict(left));
+            }
+            merge_applied(ty, live, applied, writer, true)?
+        }
+        (outcome, _) => outcome?,
+    };
+    let annotations = result
+        .pointer_mut("/metadata/annotations")
+        .and_then(Value::as_object_mut);
+    if let Some(text) = annotations.and_then(|map| map.get_mut(LAST_APPLIED)) {
+        let mut bare = applied.clone();
+        let annotations = bare
+            .pointer_mut("/metadata/annotations")
+            .and_then(Value::as_object_mut);
+        if let Some(annotations) = annotations {
+            annotations.remove(LAST_APPLIED);
+        }
+        *text = Value::from(format!("{bare}\n"));
+    }
+    Ok(result)
+}
+
+/// What the last client-side apply set and still stands: the fields of its annotation that are
+/// the same in the live object.
+fn last_applied(ty: &Type, live: &Value, writer: &Writer<'_>) -> Option<FieldSet> {
+    let text = live["metadata"]["annotations"][LAST_APPLIED].as_str()?;
+    let last: Value = serde_json::from_str(text).ok()?;
+    if last["apiVersion"] != writer.api_version {
+        return None;
+    }
+    let comparison = ty.compare(&last, live);
+    let set = ty.field_set(&last);
+    Some(
+        set.difference(&comparison.modified)
+            .difference(&comparison.added)
+            .difference(&comparison.removed),
+    )
+}
+
+fn merge_applied(
     ty: &Type,
     live: Option<&Value>,
     applied: &Value,
@@ -175,11 +243,10 @@ pub fn apply(
     ty.check_applied(&applied).map_err(|fault| {
         let text = |name: &str| applied["metadata"][name].as_str().unwrap_or("").to_owned();
         ApplyError::Invalid(format!(
-            "failed to create typed patch object ({}/{}; {}, Kind={}): {fault}",
+            "failed to create typed patch object ({}/{}; {}): {fault}",
             text("namespace"),
             text("name"),
-            applied["apiVersion"].as_str().unwrap_or(""),
-            applied["kind"].as_str().unwrap_or(""),
+            Gvk::of(&applied).unwrap_or_default(),
         ))
     })?;
     let zero = ty.zero();
@@ -424,6 +491,7 @@ fn take(
                 conflicts.push(Conflict {
                     message: format!("conflict with {}", id.describe()),
                     field: display_path(&path),
+                    path,
                 });
             }
         }
@@ -513,7 +581,7 @@ fn cap(managers: &mut Managers) {
 }
 
 /// Removes from `merged` what this applier set last time and does not set now, unless another
-/// applier does.
+/// manager owns it.
 fn prune(
     ty: &Type,
     merged: &Value,
@@ -530,9 +598,8 @@ fn prune(
 
     let pruned = ty.remove_items(merged, &last);
     let owned = others
-        .iter()
-        .filter(|(id, _)| id.operation == Operation::Apply)
-        .fold(new_set.clone(), |set, (_, entry)| set.union(&entry.set));
+        .values()
+        .fold(new_set.clone(), |set, entry| set.union(&entry.set));
     let kept = named(&ty.field_set(&pruned)).union(&named(&owned));
     let pruned = ty.remove_items(merged, &merged_set.difference(&kept));
 

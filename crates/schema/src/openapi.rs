@@ -187,7 +187,7 @@ impl Components {
         if !schema.is_object() {
             schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         }
-        if schema.get("properties").is_none() {
+        if !schema["properties"].is_object() {
             schema["properties"] = json!({});
         }
         let properties = &mut schema["properties"];

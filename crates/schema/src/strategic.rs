@@ -14,12 +14,12 @@ const ELEMENT_ORDER: &str = "$setElementOrder/";
 /// Why a patch cannot be merged; worded as upstream words it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
-    #[error("invalid patch type: {kind}; expected: {want}")]
+    #[error("expected a {want}, but received a {kind}")]
     WrongType {
         kind: &'static str,
         want: &'static str,
     },
-    #[error("unknown patch type '{directive}' in map: {map}")]
+    #[error("unknown patch type: {directive} in map: {map}")]
     UnknownDirective { directive: String, map: String },
     #[error("map: {map} does not contain declared merge key: {key}")]
     NoMergeKey { map: String, key: String },
@@ -29,8 +29,12 @@ pub enum PatchError {
     NoMergeKeyDeclared(String),
     #[error("list element types are not identical: {0}")]
     MixedList(String),
-    #[error("{0}")]
-    RetainKeys(String),
+    #[error("lists of lists are not supported")]
+    ListOfLists,
+    #[error("invalid patch format of retainKeys")]
+    RetainKeys,
+    #[error("The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n")]
+    ElementOrder { patch: String, order: String },
 }
 
 impl Type {
@@ -121,8 +125,8 @@ fn merge_map(
         let child = cursor.and_then(|cursor| cursor.child(&key));
         match (live.remove(&key), value) {
             (None, value) => {
-                if !deletes {
-                    live.insert(key, without_directives(value));
+                if let (false, Some(value)) = (deletes, without_directives(value)) {
+                    live.insert(key, value);
                 }
             }
             (Some(Value::Object(old)), Value::Object(new)) => {
@@ -140,14 +144,14 @@ fn merge_map(
                 live.insert(key, Value::Array(merged));
             }
             (Some(old), value) => {
-                live.insert(
-                    key,
-                    if deletes {
-                        old
-                    } else {
-                        without_directives(value)
-                    },
-                );
+                let kept = if deletes {
+                    Some(old)
+                } else {
+                    without_directives(value)
+                };
+                if let Some(kept) = kept {
+                    live.insert(key, kept);
+                }
             }
         }
     }
@@ -162,19 +166,14 @@ fn retain_keys(
         return Ok(());
     };
     let Value::Array(keys) = directive else {
-        return Err(PatchError::RetainKeys(
-            "invalid patch format of retainKeys".to_owned(),
-        ));
+        return Err(PatchError::RetainKeys);
     };
     let kept = |key: &str| keys.iter().any(|kept| kept.as_str() == Some(key));
     // In a patch of several maps the directive lists every key it sets.
     for (key, value) in patch.iter() {
         let plain = !key.starts_with(ELEMENT_ORDER) && !key.starts_with(DELETE_PRIMITIVES);
         if plain && !value.is_null() && !kept(key) {
-            return Err(PatchError::RetainKeys(
-                "invalid patch format of retainKeys: all the keys of the patch must be listed"
-                    .to_owned(),
-            ));
+            return Err(PatchError::RetainKeys);
         }
     }
     live.retain(|key, _| kept(key));
@@ -218,6 +217,7 @@ fn order_lists(
             _ => None,
         };
         let key = meta.merge_key.as_deref();
+        check_order(new.as_deref().unwrap_or_default(), &order, key)?;
         let merged = match (old.clone(), new) {
             (None, None) => continue,
             (Some(old), None) => old,
@@ -297,6 +297,9 @@ fn merge_list(
         return Ok(old);
     }
     let all = || old.iter().chain(&new);
+    if all().any(Value::is_array) {
+        return Err(PatchError::ListOfLists);
+    }
     let maps = all().any(Value::is_object);
     if maps && !all().all(Value::is_object) {
         return Err(PatchError::MixedList(go_text(&Value::Array(new))));
@@ -330,7 +333,7 @@ fn merge_list(
                 };
                 *known = Value::Object(merge_map(item_cursor, old, new)?);
             }
-            None => merged.push(without_directives(item.clone())),
+            None => merged.extend(without_directives(item.clone())),
         }
     }
     // A merge of an item with `$patch: delete` inside it leaves an empty map, as upstream.
@@ -380,33 +383,42 @@ fn directives(
     Ok((old, rest))
 }
 
-/// A patch value that has nothing to merge with: directives and nulls mean nothing in it.
-fn without_directives(value: Value) -> Value {
-    match value {
-        Value::Object(mut map) => {
-            if map.get(DIRECTIVE).and_then(Value::as_str) == Some("delete") {
-                return Value::Object(Map::new());
-            }
-            map.retain(|key, value| {
-                !value.is_null()
-                    && key != DIRECTIVE
-                    && key != RETAIN_KEYS
-                    && !key.starts_with(ELEMENT_ORDER)
-                    && !key.starts_with(DELETE_PRIMITIVES)
-            });
-            Value::Object(
-                map.into_iter()
-                    .map(|(key, value)| (key, without_directives(value)))
-                    .collect(),
-            )
-        }
-        Value::Array(items) => Value::Array(
-            items
-                .into_iter()
-                .filter(|item| item.get(DIRECTIVE).is_none())
-                .map(without_directives)
+/// A patch value that has nothing to merge with: directives and nulls mean nothing in it, and a map
+/// that is one is dropped.
+fn without_directives(value: Value) -> Option<Value> {
+    Some(match value {
+        Value::Object(map) if map.contains_key(DIRECTIVE) => return None,
+        Value::Object(map) => Value::Object(
+            map.into_iter()
+                .filter(|(key, value)| {
+                    !value.is_null()
+                        && key != RETAIN_KEYS
+                        && !key.starts_with(ELEMENT_ORDER)
+                        && !key.starts_with(DELETE_PRIMITIVES)
+                })
+                .filter_map(|(key, value)| Some((key, without_directives(value)?)))
                 .collect(),
         ),
+        Value::Array(items) => {
+            Value::Array(items.into_iter().filter_map(without_directives).collect())
+        }
         other => other,
+    })
+}
+
+/// Whether a patch list keeps the order that its `$setElementOrder` list gives.
+fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+    if order.is_empty() {
+        return Ok(());
     }
+    let mut rest = order.iter();
+    for item in patch.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
+        if !rest.any(|other| same(other, item, key)) {
+            return Err(PatchError::ElementOrder {
+                patch: go_text(&Value::Array(patch.to_vec())),
+                order: go_text(&Value::Array(order.to_vec())),
+            });
+        }
+    }
+    Ok(())
 }

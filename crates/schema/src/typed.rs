@@ -227,17 +227,16 @@ fn compare(
             ) else {
                 return leaf(old, new, path, out);
             };
-            let mut pairs: BTreeMap<PathElement, (Option<&Value>, Option<&Value>)> =
-                BTreeMap::new();
+            let mut pairs: BTreeMap<PathElement, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
             for (element, item) in old_elements.into_iter().zip(olds) {
-                pairs.entry(element).or_default().0.get_or_insert(item);
+                pairs.entry(element).or_default().0.push(item);
             }
             for (element, item) in new_elements.into_iter().zip(news) {
-                pairs.entry(element).or_default().1.get_or_insert(item);
+                pairs.entry(element).or_default().1.push(item);
             }
             for (element, (old, new)) in pairs {
                 path.push(element);
-                compare(item_place, old, new, path, out);
+                compare_items(item_place, &old, &new, path, out);
                 path.pop();
             }
         }
@@ -263,6 +262,38 @@ fn compare(
         (None, Some(_)) => out.added.insert(path),
         (Some(_), None) => out.removed.insert(path),
         _ => {}
+    }
+}
+
+/// Compares the items of one path element; items that occur several times are one value together.
+fn compare_items(
+    place: Place<'_>,
+    old: &[&Value],
+    new: &[&Value],
+    path: &mut Vec<PathElement>,
+    out: &mut Comparison,
+) {
+    match (old, new) {
+        ([] | [_], [] | [_]) => {
+            compare(place, old.first().copied(), new.first().copied(), path, out);
+        }
+        ([_, _, ..], [_, _, ..]) => {
+            if old != new {
+                out.modified.insert(path);
+            }
+        }
+        ([_, _, ..], new) => {
+            if let Some(new) = new.first() {
+                compare(place, None, Some(new), path, out);
+            }
+            out.removed.insert(path);
+        }
+        (old, _) => {
+            if let Some(old) = old.first() {
+                compare(place, Some(old), None, path, out);
+            }
+            out.added.insert(path);
+        }
     }
 }
 

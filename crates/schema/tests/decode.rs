@@ -24,7 +24,7 @@ fn strict(kind: &str, body: &str) -> Vec<String> {
             body.as_bytes(),
             ContentType::Json,
         )
-        .unwrap()
+        .expect("a good object")
         .strict
 }
 

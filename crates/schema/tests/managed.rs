@@ -357,6 +357,35 @@ fn objects_from_before_apply_keep_an_owner() {
 }
 
 #[test]
+fn kubectl_takes_over_what_it_applied_from_the_client() {
+    const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    let mut live = go("v1", "ConfigMap", &map(json!({"k": "1", "l": "1"})));
+    live["metadata"]["uid"] = json!("u");
+    live["metadata"]["annotations"] = json!({LAST: map(json!({"k": "1"})).to_string()});
+    managed::update(
+        &ty("v1", "ConfigMap"),
+        None,
+        &mut live,
+        &by("kubectl-client-side-apply").writer("v1"),
+    );
+    assert!(apply(Some(&live), &map(json!({"k": "2"})), "one", false).is_err());
+    let error = apply(
+        Some(&live),
+        &map(json!({"k": "2", "l": "2"})),
+        "kubectl",
+        false,
+    )
+    .unwrap_err();
+    assert!(error.to_string().ends_with(": .data.l"));
+    let new = apply(Some(&live), &map(json!({"k": "2"})), "kubectl", false).unwrap();
+    assert_eq!(new["data"], json!({"k": "2", "l": "1"}));
+    assert_eq!(
+        new["metadata"]["annotations"][LAST],
+        format!("{}\n", map(json!({"k": "2"})))
+    );
+}
+
+#[test]
 fn what_does_not_fit_the_schema_is_not_applied() {
     let error = apply(
         None,
@@ -367,7 +396,7 @@ fn what_does_not_fit_the_schema_is_not_applied() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "failed to create typed patch object (/a; v1, Kind=ConfigMap): .dtaa: field not declared in schema"
+        "failed to create typed patch object (/a; /v1, Kind=ConfigMap): .dtaa: field not declared in schema"
     );
     let twice = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
         "spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}});

@@ -128,9 +128,20 @@ fn bad_patches_say_what_is_wrong() {
     );
     assert_eq!(
         merge(json!({"spec": {"$patch": "swap"}})),
-        "unknown patch type 'swap' in map: map[$patch:swap]"
+        "unknown patch type: swap in map: map[$patch:swap]"
     );
-    assert!(merge(json!([1])).contains("invalid patch type"));
+    assert_eq!(merge(json!([1])), "expected a map, but received a slice");
+    assert_eq!(
+        merge(json!({"spec": {"$retainKeys": ["template"], "replicas": 1}})),
+        "invalid patch format of retainKeys"
+    );
+    let out_of_order = json!({"spec": {"template": {"spec": {
+        "$setElementOrder/containers": [{"name": "a"}],
+        "containers": [{"name": "b"}],
+    }}}});
+    assert!(
+        merge(out_of_order).starts_with("The order in patch list:\n[map[name:b]]\n doesn't match")
+    );
 }
 
 fn containers() -> impl Strategy<Value = Value> {

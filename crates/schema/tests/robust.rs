@@ -111,5 +111,7 @@ proptest! {
         managed::update(&pod(), None, &mut new, &writer);
         drop(managed::apply(&pod(), Some(&live), &patch, &writer, true));
         drop(managed::apply(&pod(), None, &patch, &writer, false));
+        let kubectl = Writer { manager: "kubectl", ..writer };
+        drop(managed::apply(&pod(), Some(&live), &patch, &kubectl, false));
     }
 }
