@@ -3,6 +3,8 @@
 //! The trait here is for hooks of the embedding program; the built-in plugins are beside it. A hook
 //! sees other objects only through [`Reader`], from the cache, so it never waits for the store.
 
+mod builtin;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use crate::auth::UserInfo;
+use crate::registry::Writing;
+use crate::status::Status;
 
 /// What is being done to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,5 +108,72 @@ impl Reader {
     /// not served is an empty list.
     pub fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
         self.store.list_values(group, resource, namespace)
+    }
+}
+
+/// Runs the built-in plugins and then the hooks; the answer is the object they leave.
+pub(crate) async fn admit(
+    writing: &mut Writing<'_>,
+    operation: Operation,
+    object: Value,
+    old_object: Option<Arc<Value>>,
+) -> Result<Value, Status> {
+    let resource = writing.resource;
+    let named = |value: &Value| kinds::tree::text(value, "metadata.name").to_owned();
+    let name = match (&old_object, &object) {
+        (Some(old), Value::Null) => named(old),
+        (_, object) => named(object),
+    };
+    let mut request = AdmissionRequest {
+        operation,
+        group: resource.group().to_owned(),
+        version: resource.kind.version.to_string(),
+        kind: resource.kind.kind.to_string(),
+        resource: resource.plural().to_owned(),
+        subresource: writing.subresource.to_owned(),
+        namespace: writing.namespace.to_owned(),
+        name,
+        object,
+        old_object,
+        user: writing.user.clone(),
+        dry_run: writing.options.dry_run,
+        reader: Reader { store: Arc::clone(&writing.state.store) },
+    };
+    builtin::admit(writing.state, &mut request).await?;
+    for hook in &writing.state.options.admission {
+        match hook.admit(&mut request).await {
+            Ok(warnings) => writing.warnings.extend(warnings),
+            Err(denied) => return Err(refuse(&request, denied)),
+        }
+    }
+    Ok(request.object)
+}
+
+fn refuse(request: &AdmissionRequest, denied: Denied) -> Status {
+    let code = http::StatusCode::from_u16(denied.code).unwrap_or(http::StatusCode::FORBIDDEN);
+    tracing::debug!(
+        resource = request.resource,
+        namespace = request.namespace,
+        name = request.name,
+        "admission refused: {}",
+        denied.message
+    );
+    Status::new(code, &denied.reason, denied.message)
+}
+
+impl AdmissionRequest {
+    /// The name that a refusal speaks of, before a generated one is drawn.
+    pub(crate) fn shown_name(&self) -> &str {
+        let generated = kinds::tree::text(&self.object, "metadata.generateName");
+        match (self.name.as_str(), generated) {
+            ("", "") => "Unknown",
+            ("", generated) => generated,
+            (name, _) => name,
+        }
+    }
+
+    /// A refusal in upstream's form: `pods "x" is forbidden: …`.
+    pub(crate) fn forbidden(&self, why: &str) -> Status {
+        Status::forbidden(&self.group, &self.resource, self.shown_name(), why)
     }
 }

@@ -1,6 +1,16 @@
 //! Who asks, and whether they may: authentication, authorization (RBAC) and tokens.
 
+pub(crate) mod authenticate;
+mod certificate;
+pub(crate) mod rbac;
+pub(crate) mod token;
+
 use std::collections::BTreeMap;
+
+pub(crate) use authenticate::Authenticator;
+pub(crate) use certificate::Judge;
+pub use certificate::{PeerCertificate, client_verifier};
+pub(crate) use rbac::Authorizer;
 
 /// The group of everyone who proved an identity.
 pub const AUTHENTICATED: &str = "system:authenticated";
