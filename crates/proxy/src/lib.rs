@@ -9,10 +9,20 @@
 //! and a change of one Service touches only its own listeners. Absent: SCTP, IPv6 node ports,
 //! source-address preservation.
 
+mod balance;
+mod events;
+mod listeners;
+mod plan;
+mod tcp;
+mod udp;
+mod watch;
+
+use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
 
-use stdx::{SharedClock, SharedRng, Supervisor};
+use stdx::{OnError, SharedClock, SharedRng, Supervisor};
+use tokio::sync::mpsc;
 
 /// What the proxy needs from the program that runs it.
 #[derive(Clone)]
@@ -47,5 +57,46 @@ impl fmt::Debug for Options {
 /// Starts the proxy as tasks of `supervisor` and returns at once; listeners open as Services come
 /// and close with the supervisor.
 pub fn start(options: Options, supervisor: &Supervisor) {
-    let _ = (options, supervisor);
+    let events = events::Events::start(
+        options.client.clone(),
+        options.node_name.clone(),
+        options.clock.clone(),
+        supervisor,
+    );
+    let news = watch::start(&options.client, &options.clock, supervisor);
+    let listeners = listeners::Listeners::new(
+        options.clock.clone(),
+        options.rng.clone(),
+        events,
+        supervisor.clone(),
+    );
+    let here = plan::Here {
+        node_name: options.node_name,
+        node_ip: options.node_ip,
+        node_port_addresses: options.node_port_addresses,
+    };
+    supervisor.spawn("service proxy", OnError::Log, run(news, listeners, here));
+}
+
+async fn run(
+    mut news: mpsc::UnboundedReceiver<watch::News>,
+    mut listeners: listeners::Listeners,
+    here: plan::Here,
+) -> Result<(), Infallible> {
+    let mut cluster = watch::Cluster::default();
+    loop {
+        tokio::select! {
+            Some(item) = news.recv() => {
+                cluster.apply(item);
+                // What came in the meantime is one change.
+                while let Ok(item) = news.try_recv() {
+                    cluster.apply(item);
+                }
+            }
+            () = listeners.retry_due() => {}
+        }
+        if cluster.is_known() {
+            listeners.follow(plan::plan(cluster.services(), cluster.slices(), &here));
+        }
+    }
 }
