@@ -20,7 +20,7 @@ use crate::ctx::Ctx;
 use crate::field::{ErrorList, Path};
 use crate::selector::Fields;
 use crate::table::{self, Column};
-use crate::{meta, tree};
+use crate::{meta, shape, tree};
 
 /// A short static or run-time string.
 pub type Name = Cow<'static, str>;
@@ -265,6 +265,9 @@ impl Kind {
         }
         meta::tidy(object);
         (self.strategy.default)(object);
+        if !self.strategy.fields.custom {
+            shape::complete(&self.api_version(), &self.kind, object);
+        }
         if !self.strategy.empty_status.is_empty() && tree::get(object, "status").is_none() {
             tree::put(object, "status", Some(self.new_status()));
         }

@@ -21,6 +21,7 @@ pub mod meta;
 pub mod quantity;
 pub mod registry;
 pub mod selector;
+mod shape;
 pub mod table;
 pub mod tree;
 

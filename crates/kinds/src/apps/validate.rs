@@ -129,7 +129,7 @@ fn deployment_strategy(spec: &Value, path: &Path) -> ErrorList {
             let shown = rolling.map_or_else(
                 || "null".to_owned(),
                 |rolling| {
-                    let member = |key| tree::get(rolling, key).cloned().unwrap_or(json!(0));
+                    let member = |key| tree::get(rolling, key).cloned().unwrap_or_else(|| json!(0));
                     let (unavailable, surge) = (member("maxUnavailable"), member("maxSurge"));
                     format!("{{\"MaxUnavailable\":{unavailable},\"MaxSurge\":{surge}}}")
                 },
@@ -153,7 +153,7 @@ fn rolling_update(rolling: &Value, path: &Path) -> ErrorList {
     });
     let unavailable_path = path.child("maxUnavailable");
     if is_zero(unavailable) && is_zero(surge) {
-        let value = unavailable.cloned().unwrap_or(json!(0));
+        let value = unavailable.cloned().unwrap_or_else(|| json!(0));
         let detail = "may not be 0 when `maxSurge` is 0";
         errors.push(Error::invalid(&unavailable_path, value, detail));
     }
@@ -275,11 +275,11 @@ fn daemon_set_strategy(spec: &Value, path: &Path) -> ErrorList {
             });
             if is_zero(unavailable) && is_zero(surge) {
                 let detail = "cannot be 0 when maxSurge is 0";
-                let value = unavailable.cloned().unwrap_or(json!(0));
+                let value = unavailable.cloned().unwrap_or_else(|| json!(0));
                 errors.push(Error::invalid(&at.child("maxUnavailable"), value, detail));
             } else if !is_zero(unavailable) && !is_zero(surge) {
                 let detail = "may not be set when maxUnavailable is non-zero";
-                let value = surge.cloned().unwrap_or(json!(0));
+                let value = surge.cloned().unwrap_or_else(|| json!(0));
                 errors.push(Error::invalid(&at.child("maxSurge"), value, detail));
             }
         }

@@ -170,16 +170,12 @@ fn validate_secret(secret: &Value) -> ErrorList {
         "kubernetes.io/dockerconfigjson" => {
             errors.extend(docker_config(data, ".dockerconfigjson", &path));
         }
-        "kubernetes.io/basic-auth" => {
-            if !has("username") && !has("password") {
-                errors.push(Error::required(&path.key("username"), ""));
-                errors.push(Error::required(&path.key("password"), ""));
-            }
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            errors.push(Error::required(&path.key("username"), ""));
+            errors.push(Error::required(&path.key("password"), ""));
         }
-        "kubernetes.io/ssh-auth" => {
-            if !filled("ssh-privatekey") {
-                errors.push(Error::required(&path.key("ssh-privatekey"), ""));
-            }
+        "kubernetes.io/ssh-auth" if !filled("ssh-privatekey") => {
+            errors.push(Error::required(&path.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

@@ -173,14 +173,11 @@ fn validate_volume(volume: &Value) -> ErrorList {
     ));
     if let Some(affinity) = tree::get(spec, "nodeAffinity") {
         let at = path.child("nodeAffinity");
-        match tree::get(affinity, "required") {
-            Some(selector) => {
-                errors.extend(affinity::node_selector(selector, &at.child("required")));
-            }
-            None => {
-                let detail = "must specify required node constraints";
-                errors.push(Error::required(&at.child("required"), detail));
-            }
+        if let Some(selector) = tree::get(affinity, "required") {
+            errors.extend(affinity::node_selector(selector, &at.child("required")));
+        } else {
+            let detail = "must specify required node constraints";
+            errors.push(Error::required(&at.child("required"), detail));
         }
     }
     errors.extend(volume_sources(spec, &path));

@@ -3,6 +3,7 @@
 
 pub mod field;
 pub mod label;
+mod parse;
 
 pub use field::{CUSTOM_FIELDS, FieldSelector, Fields, METADATA_FIELDS};
 pub use label::LabelSelector;

@@ -64,7 +64,7 @@ pub(crate) fn event(ctx: &Ctx, object: &Value) -> Vec<Value> {
     let either = |old: &'static str, new: &'static str| {
         Some(tree::text(object, old))
             .filter(|t| !t.is_empty())
-            .unwrap_or(tree::text(object, new))
+            .unwrap_or_else(|| tree::text(object, new))
     };
     let time = |path: &str| since(ctx, tree::text(object, path));
     let first = match either("firstTimestamp", "deprecatedFirstTimestamp") {
@@ -144,9 +144,9 @@ pub(crate) fn resource_quota(ctx: &Ctx, object: &Value) -> Vec<Value> {
             .unwrap_or("0");
         let text = format!("{resource}: {used}/{hard}");
         if resource.starts_with("limits.") {
-            limits.push(text)
+            limits.push(text);
         } else {
-            requests.push(text)
+            requests.push(text);
         }
     }
     vec![

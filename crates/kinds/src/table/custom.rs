@@ -63,7 +63,7 @@ fn cell(ctx: &Ctx, kind: &str, found: &[&Value]) -> Value {
             let float = number.as_f64().map(|float| json!(float as i64));
             number
                 .as_i64()
-                .map_or(float.unwrap_or(Value::Null), |int| json!(int))
+                .map_or_else(|| float.unwrap_or(Value::Null), |int| json!(int))
         }
         ("number", value @ Value::Number(_)) | ("boolean", value @ Value::Bool(_)) => value.clone(),
         ("integer" | "number" | "boolean", _) => Value::Null,

@@ -260,13 +260,12 @@ pub(crate) fn resource_claim(ctx: &Ctx, object: &Value) -> Vec<Value> {
     if tree::get(object, "metadata.deletionTimestamp").is_some() {
         states.push("deleted");
     }
-    match tree::get(object, "status.allocation") {
-        None => states.push("pending"),
-        Some(_) => {
-            states.push("allocated");
-            if !tree::list(object, "status.reservedFor").is_empty() {
-                states.push("reserved");
-            }
+    if tree::get(object, "status.allocation").is_none() {
+        states.push("pending");
+    } else {
+        states.push("allocated");
+        if !tree::list(object, "status.reservedFor").is_empty() {
+            states.push("reserved");
         }
     }
     vec![name(object), json!(states.join(",")), age(ctx, object)]

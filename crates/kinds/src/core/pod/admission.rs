@@ -127,26 +127,20 @@ pub fn default_tolerations(pod: &mut Value) {
 /// default one, or none.
 pub fn apply_priority(pod: &mut Value, class: Option<&Value>) {
     let spec = tree::child(pod, "spec");
-    match class {
-        Some(class) => {
-            spec["priorityClassName"] = json!(tree::text(class, "metadata.name"));
-            spec["priority"] = json!(tree::int(class, "value").unwrap_or(0));
-            let policy = tree::text(class, "preemptionPolicy");
-            set_default(
-                spec,
-                "preemptionPolicy",
-                if policy.is_empty() {
-                    "PreemptLowerPriority"
-                } else {
-                    policy
-                },
-            );
-        }
-        None => {
-            spec["priority"] = json!(0);
-            set_default(spec, "preemptionPolicy", "PreemptLowerPriority");
-        }
-    }
+    let Some(class) = class else {
+        spec["priority"] = json!(0);
+        set_default(spec, "preemptionPolicy", "PreemptLowerPriority");
+        return;
+    };
+    spec["priorityClassName"] = json!(tree::text(class, "metadata.name"));
+    spec["priority"] = json!(tree::int(class, "value").unwrap_or(0));
+    let policy = tree::text(class, "preemptionPolicy");
+    let policy = if policy.is_empty() {
+        "PreemptLowerPriority"
+    } else {
+        policy
+    };
+    set_default(spec, "preemptionPolicy", policy);
 }
 
 /// The two built-in priority classes, which exist without being stored: (name, value).

@@ -81,10 +81,8 @@ fn handler(handler: &Value, path: &Path) -> ErrorList {
             continue;
         }
         match key {
-            "exec" => {
-                if tree::list(action, "command").is_empty() {
-                    errors.push(Error::required(&path.child("command"), ""));
-                }
+            "exec" if tree::list(action, "command").is_empty() => {
+                errors.push(Error::required(&path.child("command"), ""));
             }
             "httpGet" => {
                 errors.extend(required(action, "path", &path));
