@@ -84,9 +84,6 @@ pub enum Error {
         /// The names that exist.
         known: Vec<String>,
     },
-    /// News of a task that the run does not have.
-    #[error("the run has no task {0:?}")]
-    UnknownTask(TaskPath),
     /// Only a run that failed can be retried.
     #[error("only a failed run can be retried; this one is {}", .0.as_str())]
     NotRetryable(RunPhase),
@@ -230,9 +227,10 @@ impl Run {
                 message,
                 ..
             } => {
-                let id = self.id(task)?;
                 self.version += 1;
-                self.progress(id, *attempt, *running, host.as_ref(), message.as_ref());
+                if let Some(&id) = self.by_path.get(task) {
+                    self.progress(id, *attempt, *running, host.as_ref(), message.as_ref());
+                }
                 Ok(Vec::new())
             }
             Event::TaskFinished {
@@ -241,8 +239,13 @@ impl Run {
                 outcome,
                 ..
             } => {
-                let id = self.id(task)?;
-                Ok(self.turn(at, |turn| turn.attempt_finished(id, *attempt, outcome)))
+                // A task that the run does not have was taken away by a retry of the run.
+                let id = self.by_path.get(task).copied();
+                Ok(self.turn(at, |turn| {
+                    if let Some(id) = id {
+                        turn.attempt_finished(id, *attempt, outcome);
+                    }
+                }))
             }
             Event::TimerFired { timer, .. } => Ok(self.turn(at, |turn| turn.timer_fired(timer))),
             Event::TerminateRequested { .. } => {
@@ -401,13 +404,6 @@ impl Run {
 
     fn plan(&self) -> &Plan {
         &self.created.plan
-    }
-
-    fn id(&self, path: &TaskPath) -> Result<TaskId, Error> {
-        self.by_path
-            .get(path)
-            .copied()
-            .ok_or_else(|| Error::UnknownTask(path.clone()))
     }
 
     fn template(&self, id: TaskId) -> &Template {

@@ -1,12 +1,13 @@
 //! Ending a run (or a part of it) before its time, and trying a failed run again.
 
 use alloc::borrow::ToOwned;
+use alloc::vec::Vec;
 
 use super::turn::Turn;
 use super::{Run, RunPhase};
 use crate::effect::Effect;
 use crate::event::Timer;
-use crate::task::{Frame, Kind, Phase, TaskId};
+use crate::task::{Kind, Phase, TaskId};
 
 impl Turn<'_> {
     /// Somebody wants the run to end. The exit handler still runs; asking again ends that, too.
@@ -105,8 +106,13 @@ impl Turn<'_> {
         run.terminating = false;
         run.active = 0;
         run.queue.clear();
+        // What is below something that stays, stays as well, even what was omitted there.
+        let mut kept = Vec::with_capacity(run.tasks.len());
         for task in &mut run.tasks {
-            if matches!(task.phase, Phase::Succeeded | Phase::Skipped) {
+            let stays = matches!(task.phase, Phase::Succeeded | Phase::Skipped)
+                || task.parent.is_some_and(|parent| kept[parent.index()]);
+            kept.push(stays);
+            if stays {
                 continue;
             }
             task.message = None;
@@ -115,17 +121,13 @@ impl Turn<'_> {
             task.phase = Phase::Waiting;
             match &mut task.kind {
                 Kind::Dag(frame) if frame.open => {
-                    task.phase = Phase::Running;
                     frame.failed = None;
                     frame.stopped = false;
                     frame.queue.clear();
                     frame.active = 0;
                 }
                 Kind::Dag(_) => task.started_at = None,
-                Kind::Loop(state) => {
-                    task.phase = Phase::Running;
-                    state.failed = None;
-                }
+                Kind::Loop(state) => state.failed = None,
                 Kind::Work(work) => {
                     task.started_at = None;
                     work.first = work.attempts.len();
@@ -135,7 +137,12 @@ impl Turn<'_> {
         }
         self.recount();
         self.start_run_deadline();
-        self.restart_dag_deadlines();
+        if self.run.tasks[0].phase.finished() {
+            // Only the exit handler had failed.
+            self.root_finished(TaskId(0));
+        } else {
+            self.then_ready(TaskId(0));
+        }
     }
 
     fn take_exit_away(&mut self) {
@@ -150,73 +157,31 @@ impl Turn<'_> {
         }
     }
 
-    /// Counts again what is left in each open DAG and loop, and starts what can start.
+    /// Counts again what is left in each DAG and loop and what each task waits for.
     fn recount(&mut self) {
-        for index in 0..self.run.tasks.len() as u32 {
-            let id = TaskId(index);
-            let unfinished = |run: &Run, ids: &[TaskId]| {
+        for index in 0..self.run.tasks.len() {
+            let id = TaskId::at(index);
+            let left = |ids: &[TaskId]| {
                 ids.iter()
-                    .filter(|id| !run.tasks[id.index()].phase.finished())
+                    .filter(|id| !self.run.tasks[id.index()].phase.finished())
                     .count()
             };
-            match &self.run.tasks[id.index()].kind {
-                Kind::Dag(Frame {
-                    open: true, tasks, ..
-                }) => {
-                    let tasks = tasks.clone();
-                    let remaining = unfinished(self.run, &tasks);
-                    if let Kind::Dag(frame) = &mut self.task(id).kind {
-                        frame.remaining = remaining;
-                    }
-                    for child in tasks {
-                        self.unblock(child);
-                    }
-                }
-                Kind::Loop(state) => {
-                    let items = state.items.clone();
-                    let remaining = unfinished(self.run, &items);
-                    if let Kind::Loop(state) = &mut self.task(id).kind {
-                        state.remaining = remaining;
-                    }
-                }
-                Kind::Dag(_) | Kind::Work(_) => {}
-            }
-            let task = &self.run.tasks[id.index()];
-            let open_dag = task.phase == Phase::Running && matches!(task.kind, Kind::Dag(_));
-            if let (true, Some(frame)) = (open_dag, task.frame) {
-                self.task(id).holds_slot = true;
-                if let Kind::Dag(frame) = &mut self.task(frame).kind {
-                    frame.active += 1;
-                }
-            }
-            let task = &self.run.tasks[id.index()];
-            let ready = task.phase == Phase::Waiting && task.blocked == 0;
-            if ready {
-                self.then_ready(id);
-            }
-        }
-    }
-
-    fn unblock(&mut self, child: TaskId) {
-        let dependencies = self.run.dependencies(child);
-        let blocked = dependencies
-            .iter()
-            .filter(|d| !self.run.tasks[d.index()].phase.finished())
-            .count();
-        self.task(child).blocked = blocked as u32;
-    }
-
-    fn restart_dag_deadlines(&mut self) {
-        for id in self.run.unfinished() {
-            let open = self.run.tasks[id.index()]
-                .frame_state()
-                .is_some_and(|frame| frame.open);
-            let Some(text) = self.run.template(id).timeout_seconds.clone() else {
-                continue;
+            let count = match &self.run.tasks[index].kind {
+                Kind::Dag(frame) => left(&frame.tasks),
+                Kind::Loop(state) => left(&state.items),
+                Kind::Work(_) => 0,
             };
-            if open && let Ok(seconds) = self.run.seconds(id, &text) {
-                let path = self.run.tasks[id.index()].path.clone();
-                self.start_timer(Timer::Task(path, 0), seconds);
+            let blocked = match self.run.tasks[index].item {
+                // An item waits for nothing but its loop.
+                Some(_) => 0,
+                None => left(&self.run.dependencies(id)),
+            };
+            let task = self.task(id);
+            task.blocked = blocked as u32;
+            match &mut task.kind {
+                Kind::Dag(frame) => frame.remaining = count,
+                Kind::Loop(state) => state.remaining = count,
+                Kind::Work(_) => {}
             }
         }
     }

@@ -176,6 +176,15 @@ impl<'a> Turn<'a> {
     }
 
     fn iterate(&mut self, id: TaskId, items: Vec<Value>) {
+        if let Kind::Loop(state) = &self.run.tasks[id.index()].kind {
+            // A retry of the run: the items that are left start over.
+            let items = state.items.clone();
+            self.task(id).phase = Phase::Running;
+            for item in items {
+                self.then_ready(item);
+            }
+            return;
+        }
         if items.is_empty() {
             return self.then_finish(id, Phase::Skipped, Some("skipped, no items".to_owned()));
         }
@@ -217,6 +226,12 @@ impl<'a> Turn<'a> {
             return self.begin(id);
         };
         if let Some(message) = self.run.refusal(id, frame) {
+            // It came to its turn and does not use it.
+            if let Kind::Dag(state) = &mut self.task(frame).kind
+                && let Some(next) = state.queue.pop_front()
+            {
+                self.steps.push_back(Step::Admit(next));
+            }
             return self.then_finish(id, Phase::Omitted, Some(message));
         }
         let limit = self
@@ -244,25 +259,11 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Opens a DAG: makes its tasks and starts those without dependencies.
+    /// Opens a DAG: makes its tasks, unless a retry of the run opens it again, and starts those that
+    /// wait for nothing.
     fn open(&mut self, id: TaskId) {
-        let version = self.run.version;
         let depth = self.run.idle_depth(id);
         let template = self.run.template(id);
-        let Body::Dag(dag) = &template.body else {
-            return;
-        };
-        let specs: Vec<(String, String, u32)> = dag
-            .tasks
-            .iter()
-            .map(|t| {
-                (
-                    t.name.clone(),
-                    t.template.clone(),
-                    t.dependencies.len() as u32,
-                )
-            })
-            .collect();
         if depth > MAX_IDLE_DEPTH {
             let message = format!(
                 "template {:?} calls itself {MAX_IDLE_DEPTH} times without any work in between",
@@ -271,46 +272,60 @@ impl<'a> Turn<'a> {
             return self.then_finish(id, Phase::Error, Some(message));
         }
         let timeout = template.timeout_seconds.clone();
-        let at = self.at;
+        let (at, version) = (self.at, self.run.version);
+        let again = self.run.tasks[id.index()]
+            .frame_state()
+            .is_some_and(|frame| frame.open);
+        if !again {
+            self.make_tasks(id);
+        }
+        let task = self.task(id);
+        task.phase = Phase::Running;
+        task.started_at = task.started_at.or(Some(at));
+        let path = task.path.clone();
+        let Kind::Dag(frame) = &mut task.kind else {
+            return;
+        };
+        (frame.open, frame.depth, frame.opened_by) = (true, depth, version);
+        let tasks = frame.tasks.clone();
+        if let Some(text) = timeout {
+            match self.run.seconds(id, &text) {
+                Ok(seconds) => self.start_timer(Timer::Task(path, 0), seconds),
+                Err(message) => self.stop(id, &message),
+            }
+        }
+        for &child in &tasks {
+            if self.run.tasks[child.index()].blocked == 0 {
+                self.then_ready(child);
+            }
+        }
+        if tasks.is_empty() {
+            self.then_finish(id, Phase::Succeeded, None);
+        }
+    }
+
+    fn make_tasks(&mut self, id: TaskId) {
+        let Body::Dag(dag) = &self.run.template(id).body else {
+            return;
+        };
+        let specs = dag.tasks.iter();
+        let specs: Vec<_> = specs
+            .map(|t| (t.name.clone(), t.template.clone(), t.dependencies.len()))
+            .collect();
         let base = self.run.tasks[id.index()].path.clone();
         let mut tasks = Vec::with_capacity(specs.len());
         for (position, (name, template, blocked)) in specs.into_iter().enumerate() {
             let path = TaskPath::from(format!("{base}.{name}").as_str());
             let child = self.add_task(path, name, template, Some(id), Some(id), position);
-            self.task(child).blocked = blocked;
+            self.task(child).blocked = blocked as u32;
             tasks.push(child);
         }
-        let free: Vec<TaskId> = tasks
-            .iter()
-            .copied()
-            .filter(|t| self.run.tasks[t.index()].blocked == 0)
-            .collect();
-        let empty = tasks.is_empty();
-        let task = self.task(id);
-        task.phase = Phase::Running;
-        task.started_at = Some(at);
-        task.kind = Kind::Dag(Frame {
-            remaining: tasks.len(),
+        let remaining = tasks.len();
+        self.task(id).kind = Kind::Dag(Frame {
+            remaining,
             tasks,
-            open: true,
-            depth,
-            opened_by: version,
             ..Frame::default()
         });
-        if let Some(text) = timeout {
-            match self.run.seconds(id, &text) {
-                Ok(seconds) => self.start_timer(Timer::Task(base, 0), seconds),
-                Err(message) => {
-                    self.stop(id, &message);
-                }
-            }
-        }
-        for child in free {
-            self.then_ready(child);
-        }
-        if empty {
-            self.then_finish(id, Phase::Succeeded, None);
-        }
     }
 
     /// A task is over: note it, give its slots back, and tell whoever waits for it.
@@ -342,12 +357,23 @@ impl<'a> Turn<'a> {
         if message.is_some() {
             task.message = message;
         }
+        let below: Vec<TaskId> = match &task.kind {
+            Kind::Dag(frame) => frame.tasks.clone(),
+            Kind::Loop(state) => state.items.clone(),
+            Kind::Work(_) => Vec::new(),
+        };
         let held = core::mem::take(&mut task.holds_slot);
         let (parent, frame, position, path) =
             (task.parent, task.frame, task.position, task.path.clone());
         self.run.timers.remove(&Timer::Task(path, 0));
         if held && let Some(frame) = frame {
             self.release(frame);
+        }
+        for child in below {
+            // Left over from before a retry of the run, which now does not get here.
+            if !self.run.tasks[child.index()].phase.finished() {
+                self.then_finish(child, Phase::Omitted, Some("omitted".to_owned()));
+            }
         }
         match parent {
             None => self.root_finished(id),
@@ -419,6 +445,11 @@ impl<'a> Turn<'a> {
             Kind::Work(_) => None,
         };
         let (phase, message) = match failed {
+            // Iterations that did not begin, because something beside the loop failed.
+            None if self.run.has_omitted_items(id) => (
+                Phase::Omitted,
+                Some("omitted: not every iteration ran".to_owned()),
+            ),
             None => (Phase::Succeeded, None),
             Some(child) => {
                 let child = &self.run.tasks[child.index()];
@@ -434,7 +465,7 @@ impl<'a> Turn<'a> {
         self.then_finish(id, phase, message);
     }
 
-    fn root_finished(&mut self, id: TaskId) {
+    pub(super) fn root_finished(&mut self, id: TaskId) {
         let is_main = self.run.exit != Some(id);
         if is_main {
             self.run.timers.remove(&Timer::Run);
@@ -603,6 +634,16 @@ impl Run {
             |problem| Decision::End(Phase::Error, problem),
             Decision::Call,
         )
+    }
+
+    fn has_omitted_items(&self, id: TaskId) -> bool {
+        let Kind::Loop(state) = &self.tasks[id.index()].kind else {
+            return false;
+        };
+        state
+            .items
+            .iter()
+            .any(|item| self.tasks[item.index()].phase == Phase::Omitted)
     }
 
     /// How many DAGs this event has opened on the way to this one.
