@@ -49,7 +49,8 @@ proptest! {
             for path in started(&effects) {
                 let index: usize = path.as_str()[2..].parse().unwrap();
                 for dependency in (0..index).filter(|d| edges[index] & (1 << d) != 0) {
-                    prop_assert!(done.contains(&TaskPath::from(format!(".t{dependency}").as_str())));
+                    let dependency = TaskPath::from(format!(".t{dependency}").as_str());
+                    prop_assert!(done.contains(&dependency));
                 }
                 prop_assert!(!done.contains(&path) && !open.contains(&path));
                 open.push(path);

@@ -322,8 +322,8 @@ impl<'a> Turn<'a> {
         }
         let remaining = tasks.len();
         self.task(id).kind = Kind::Dag(Frame {
-            remaining,
             tasks,
+            remaining,
             ..Frame::default()
         });
     }
