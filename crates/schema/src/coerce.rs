@@ -2,7 +2,7 @@
 //! checked with Go's error texts, unknown and duplicate fields collected and dropped, null treated
 //! as absent, empty optional fields left out, fields that Go always writes filled in.
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use crate::arena::{Cursor, Presence, Scalar, Shape, Type};
 use crate::json::{MAX_STRICT_ERRORS, Tree, push_index, push_key};
@@ -26,7 +26,7 @@ impl Type {
     pub(crate) fn coerce_tree(&self, tree: Tree) -> Result<Coerced, String> {
         let mut walker = Walker::default();
         let value = walker.value(self.cursor(), tree);
-        match walker.error {
+        match walker.fatal.or(walker.error) {
             Some(error) => Err(error),
             None => Ok(Coerced {
                 value,
@@ -57,7 +57,10 @@ struct Walker<'a> {
     /// The Go type holding the last of them.
     owner: &'a str,
     strict: Vec<String>,
+    /// The first mismatch: Go goes on after it.
     error: Option<String>,
+    /// The first error of a type that decodes itself: Go stops there, and forgets mismatches.
+    fatal: Option<String>,
 }
 
 impl<'a> Walker<'a> {
@@ -80,16 +83,25 @@ impl<'a> Walker<'a> {
         }
     }
 
+    fn stop(&mut self, error: String) {
+        if self.fatal.is_none() {
+            self.fatal = Some(error);
+        }
+    }
+
     fn mismatch(&mut self, given: &str, go: &str) {
+        let text = self.mismatch_text(given, go);
+        self.fail(text);
+    }
+
+    fn mismatch_text(&self, given: &str, go: &str) -> String {
         let place = if self.fields.is_empty() {
             "Go value".to_owned()
         } else {
             let owner = self.owner.rsplit('.').next().unwrap_or_default();
             format!("Go struct field {owner}.{}", self.fields.join("."))
         };
-        self.fail(format!(
-            "json: cannot unmarshal {given} into {place} of type {go}"
-        ));
+        format!("json: cannot unmarshal {given} into {place} of type {go}")
     }
 
     fn value(&mut self, cursor: Cursor<'a>, tree: Tree) -> Value {
@@ -191,17 +203,27 @@ impl<'a> Walker<'a> {
             (Scalar::Float, Tree::Number(number)) => Value::Number(number),
             (_, tree) if custom => tree.into_plain(),
             (Scalar::Int32 | Scalar::IntOrString, Tree::Number(number)) => {
-                match number.as_i64().and_then(|value| i32::try_from(value).ok()) {
-                    Some(value) => Value::from(value),
-                    None => self.bad_number(&number, "int32"),
+                let value = number.as_i64().and_then(|value| i32::try_from(value).ok());
+                if value.is_none() {
+                    let text = self.mismatch_text(&format!("number {number}"), "int32");
+                    if kind == Scalar::IntOrString {
+                        self.stop(text);
+                    } else {
+                        self.fail(text);
+                    }
                 }
+                Value::from(value.unwrap_or_default())
             }
-            (Scalar::Int64, Tree::Number(number)) => match number.as_i64() {
-                Some(value) => Value::from(value),
-                None => self.bad_number(&number, go),
-            },
+            (Scalar::Int64, Tree::Number(number)) => {
+                let value = number.as_i64();
+                if value.is_none() {
+                    self.mismatch(&format!("number {number}"), go);
+                }
+                Value::from(value.unwrap_or_default())
+            }
             (Scalar::IntOrString, tree) => {
-                self.mismatch(tree.go_kind(), "int32");
+                let text = self.mismatch_text(tree.go_kind(), "int32");
+                self.stop(text);
                 Value::from(0)
             }
             (Scalar::Quantity, Tree::String(text)) => self.quantity(&text),
@@ -211,13 +233,14 @@ impl<'a> Walker<'a> {
                 match scalar::time(&text, kind == Scalar::MicroTime) {
                     Ok(text) => Value::String(text),
                     Err(error) => {
-                        self.fail(error);
+                        self.stop(error);
                         Value::Null
                     }
                 }
             }
             (Scalar::Time | Scalar::MicroTime, tree) => {
-                self.mismatch(tree.go_kind(), "string");
+                let text = self.mismatch_text(tree.go_kind(), "string");
+                self.stop(text);
                 Value::Null
             }
             (Scalar::Bytes, Tree::String(text)) => match scalar::base64(&text) {
@@ -234,16 +257,11 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn bad_number(&mut self, number: &Number, go: &str) -> Value {
-        self.mismatch(&format!("number {number}"), go);
-        Value::from(0)
-    }
-
     fn quantity(&mut self, text: &str) -> Value {
         match quantity::canonical(text) {
             Ok(text) => Value::String(text),
             Err(error) => {
-                self.fail(error.to_owned());
+                self.stop(error.to_owned());
                 Value::from("0")
             }
         }

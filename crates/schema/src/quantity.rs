@@ -49,20 +49,44 @@ pub(crate) fn canonical(text: &str) -> Result<String, &'static str> {
     }
     let (form, exponent) = read_suffix(suffix)?;
     let digits = format!("{whole}{fraction}");
+    let scale = -i32::try_from(fraction.len()).unwrap_or(i32::MAX);
+    if is_canonical(form, exponent, &digits, scale) {
+        return Ok(text.to_owned());
+    }
     let digits = digits.trim_start_matches('0');
     if digits.is_empty() {
         return Ok("0".to_owned());
     }
-    // Beyond what fits, Go saturates; such texts stay as they are.
-    let Ok(mut value) = digits.parse::<i128>() else {
-        return Ok(text.to_owned());
-    };
-    let scale = -i32::try_from(fraction.len()).unwrap_or(i32::MAX);
     let sign = if negative { "-" } else { "" };
+    let written = digits.parse::<i128>().ok().and_then(|value| {
+        if form == Form::Binary {
+            binary(sign, value, scale, exponent)
+        } else {
+            decimal(sign, value, scale + exponent, form)
+        }
+    });
+    // Beyond what fits, Go saturates; such texts stay as they are.
+    Ok(written.unwrap_or_else(|| text.to_owned()))
+}
+
+/// Whether Go takes the text for canonical at a glance and keeps it.
+fn is_canonical(form: Form, exponent: i32, digits: &str, scale: i32) -> bool {
+    let length = i32::try_from(digits.len()).unwrap_or(i32::MAX);
     if form == Form::Binary {
-        return Ok(binary(sign, value, scale, exponent).unwrap_or_else(|| text.to_owned()));
+        let precision = 15 - length - exponent * 3 / 10 - 1;
+        let value: i64 = digits.parse().unwrap_or(0);
+        return scale == 0 && precision >= 0 && value & 7 != 0;
     }
-    let mut power = scale + exponent;
+    let power = scale.saturating_add(exponent);
+    length <= 18
+        && power >= -9
+        && power % 3 == 0
+        && !digits.ends_with("000")
+        && !digits.starts_with('0')
+}
+
+/// `value` × 10^`power` with the largest suffix that keeps the number whole.
+fn decimal(sign: &str, mut value: i128, mut power: i32, form: Form) -> Option<String> {
     while value % 10 == 0 {
         value /= 10;
         power += 1;
@@ -76,25 +100,18 @@ pub(crate) fn canonical(text: &str) -> Result<String, &'static str> {
         value /= 10;
         power += 1;
     }
-    // A multiple of three that keeps the number whole.
     while power.rem_euclid(3) != 0 || power > 18 {
-        value = match value.checked_mul(10) {
-            Some(value) => value,
-            None => return Ok(text.to_owned()),
-        };
+        value = value.checked_mul(10)?;
         power -= 1;
     }
-    Ok(match form {
-        Form::Exponent if power == 0 => format!("{sign}{value}"),
-        Form::Exponent => format!("{sign}{value}e{power}"),
-        _ => {
-            let suffix = DECIMAL
-                .iter()
-                .find(|(_, exponent)| *exponent == power)
-                .map_or("", |(suffix, _)| suffix);
-            format!("{sign}{value}{suffix}")
-        }
-    })
+    if form == Form::Exponent {
+        return Some(match power {
+            0 => format!("{sign}{value}"),
+            power => format!("{sign}{value}e{power}"),
+        });
+    }
+    let (suffix, _) = DECIMAL.iter().find(|(_, exponent)| *exponent == power)?;
+    Some(format!("{sign}{value}{suffix}"))
 }
 
 fn read_suffix(suffix: &str) -> Result<(Form, i32), &'static str> {
@@ -121,27 +138,20 @@ fn read_suffix(suffix: &str) -> Result<(Form, i32), &'static str> {
     })
 }
 
+/// `value` × 10^`scale` × 2^`bits`; as a decimal where that is below 1024 or not whole.
 fn binary(sign: &str, value: i128, scale: i32, bits: i32) -> Option<String> {
-    let mut value = value.checked_mul(1_i128.checked_shl(u32::try_from(bits).ok()?)?)?;
-    let mut fraction = 1_i128;
-    for _ in scale..0 {
-        fraction = fraction.checked_mul(10)?;
-    }
-    if value % fraction != 0 {
-        // Below one unit it is written as a decimal.
-        let thousandths = (value.checked_mul(1000)? + fraction - 1) / fraction;
-        return canonical(&format!("{sign}{thousandths}m")).ok();
-    }
-    value /= fraction;
-    if value < 1024 {
-        return Some(format!("{sign}{value}"));
+    let value = value.checked_mul(1_i128.checked_shl(u32::try_from(bits).ok()?)?)?;
+    let fraction = 10_i128.checked_pow(scale.unsigned_abs())?;
+    let mut whole = value / fraction;
+    if value % fraction != 0 || whole < 1024 {
+        return decimal(sign, value, scale, Form::Decimal);
     }
     let mut index = 0;
-    while value % 1024 == 0 && index + 1 < BINARY.len() {
-        value /= 1024;
+    while whole % 1024 == 0 && index + 1 < BINARY.len() {
+        whole /= 1024;
         index += 1;
     }
-    Some(format!("{sign}{value}{}", BINARY[index]))
+    Some(format!("{sign}{whole}{}", BINARY[index]))
 }
 
 #[cfg(test)]
@@ -161,11 +171,16 @@ mod tests {
             ("1000k", "1M"),
             ("1e3", "1e3"),
             ("12e4", "120e3"),
+            ("3E3", "3E3"),
+            ("1.500", "1.500"),
+            ("0.1Ki", "102400m"),
+            ("12Ki", "12Ki"),
             ("0", "0"),
             ("0Gi", "0"),
             ("1500", "1500"),
             ("2000", "2k"),
-            ("+5", "5"),
+            ("+5", "+5"),
+            ("+50.0", "50"),
             ("-0.25", "-250m"),
             (".5", "500m"),
             ("512Ki", "512Ki"),

@@ -29,6 +29,8 @@ pub enum PatchError {
     NoMergeKeyDeclared(String),
     #[error("list element types are not identical: {0}")]
     MixedList(String),
+    #[error("no elements in any of the given slices")]
+    NoElements,
     #[error("lists of lists are not supported")]
     ListOfLists,
     #[error("invalid patch format of retainKeys")]
@@ -43,8 +45,8 @@ impl Type {
     pub fn strategic_merge(&self, live: Value, patch: Value) -> Result<Value, PatchError> {
         let Value::Object(patch) = patch else {
             return Err(PatchError::WrongType {
-                kind: kind_of(&patch),
-                want: "map",
+                kind: go_type(&patch),
+                want: "map[string]interface {}",
             });
         };
         let live = match live {
@@ -52,17 +54,6 @@ impl Type {
             _ => Map::new(),
         };
         merge_map(Some(self.cursor()), live, patch).map(Value::Object)
-    }
-}
-
-fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nil",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "slice",
-        Value::Object(_) => "map",
     }
 }
 
@@ -193,43 +184,34 @@ fn order_lists(
         .collect();
     for directive in directives {
         let field = directive[ELEMENT_ORDER.len()..].to_owned();
-        let order = match patch.remove(&directive) {
-            Some(Value::Array(order)) => order,
-            other => {
-                return Err(PatchError::WrongType {
-                    kind: kind_of(&other.unwrap_or_default()),
-                    want: "slice",
-                });
-            }
+        let Some(order) = list_or_none(patch.remove(&directive))? else {
+            continue;
         };
         let child = cursor.and_then(|cursor| cursor.child(&field));
         let meta = field_patch(cursor, &field);
-        let old = match live.get(&field) {
-            Some(Value::Array(list)) => Some(list.clone()),
-            _ => None,
-        };
-        let new = match patch.get(&field) {
-            Some(Value::Array(_)) => match patch.remove(&field) {
-                Some(Value::Array(list)) => Some(list),
-                _ => None,
-            },
-            Some(Value::Null) => continue,
-            _ => None,
-        };
+        let old = list_or_none(live.get(&field).cloned())?;
+        if patch.get(&field).is_some_and(Value::is_null) {
+            continue;
+        }
+        let new = list_or_none(patch.remove(&field))?;
         let key = meta.merge_key.as_deref();
         check_order(new.as_deref().unwrap_or_default(), &order, key)?;
+        let nothing = |list: &Option<Vec<Value>>| list.as_ref().is_none_or(Vec::is_empty);
+        if old.is_none() && new.is_none() {
+            continue;
+        }
+        if nothing(&old) && nothing(&new) {
+            return Err(PatchError::NoElements);
+        }
         let merged = match (old.clone(), new) {
-            (None, None) => continue,
-            (Some(old), None) => old,
-            (old, Some(new)) => {
-                let old = old.unwrap_or_default();
-                if meta.merge {
-                    merge_list(child, &meta, &field, old, new, false)?
-                } else {
-                    new
-                }
+            (Some(old), Some(new)) if meta.merge => {
+                merge_list(child, &meta, &field, old, new, false)?
             }
+            (Some(_), Some(new)) => new,
+            (None, Some(new)) => new.into_iter().filter_map(without_directives).collect(),
+            (old, None) => old.unwrap_or_default(),
         };
+        check_keys(&merged, key)?;
         let server_order = old.unwrap_or_default();
         live.insert(
             field,
@@ -237,6 +219,31 @@ fn order_lists(
         );
     }
     Ok(())
+}
+
+/// A list that may be absent or null, but nothing else.
+fn list_or_none(value: Option<Value>) -> Result<Option<Vec<Value>>, PatchError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(list)) => Ok(Some(list)),
+        Some(other) => Err(PatchError::WrongType {
+            kind: go_type(&other),
+            want: "[]interface {}",
+        }),
+    }
+}
+
+/// The Go type that a JSON value decodes to.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
 }
 
 /// Whether two items are the same by the merge key, or as values.
@@ -333,10 +340,10 @@ fn merge_list(
                 };
                 *known = Value::Object(merge_map(item_cursor, old, new)?);
             }
-            None => merged.extend(without_directives(item.clone())),
+            None => merged.push(item.clone()),
         }
     }
-    // A merge of an item with `$patch: delete` inside it leaves an empty map, as upstream.
+    check_keys(&merged, Some(key))?;
     Ok(arrange(merged, &new, &old, Some(key)))
 }
 
@@ -383,19 +390,14 @@ fn directives(
     Ok((old, rest))
 }
 
-/// A patch value that has nothing to merge with: directives and nulls mean nothing in it, and a map
-/// that is one is dropped.
+/// A patch value that has nothing to merge with: nulls mean nothing in it, and a map with a
+/// `$patch` is dropped. Other directives stay, to be found as unknown fields, as upstream.
 fn without_directives(value: Value) -> Option<Value> {
     Some(match value {
         Value::Object(map) if map.contains_key(DIRECTIVE) => return None,
         Value::Object(map) => Value::Object(
             map.into_iter()
-                .filter(|(key, value)| {
-                    !value.is_null()
-                        && key != RETAIN_KEYS
-                        && !key.starts_with(ELEMENT_ORDER)
-                        && !key.starts_with(DELETE_PRIMITIVES)
-                })
+                .filter(|(_, value)| !value.is_null())
                 .filter_map(|(key, value)| Some((key, without_directives(value)?)))
                 .collect(),
         ),
@@ -404,6 +406,14 @@ fn without_directives(value: Value) -> Option<Value> {
         }
         other => other,
     })
+}
+
+/// Every item of a keyed list must have its key.
+fn check_keys(list: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+    match key.and_then(|key| Some((list.iter().find(|item| item.get(key).is_none())?, key))) {
+        Some((item, key)) => Err(no_merge_key(item, key)),
+        None => Ok(()),
+    }
 }
 
 /// Whether a patch list keeps the order that its `$setElementOrder` list gives.

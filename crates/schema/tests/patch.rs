@@ -130,7 +130,10 @@ fn bad_patches_say_what_is_wrong() {
         merge(json!({"spec": {"$patch": "swap"}})),
         "unknown patch type: swap in map: map[$patch:swap]"
     );
-    assert_eq!(merge(json!([1])), "expected a map, but received a slice");
+    assert_eq!(
+        merge(json!([1])),
+        "expected a map[string]interface {}, but received a []interface {}"
+    );
     assert_eq!(
         merge(json!({"spec": {"$retainKeys": ["template"], "replicas": 1}})),
         "invalid patch format of retainKeys"
