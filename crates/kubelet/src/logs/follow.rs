@@ -47,7 +47,9 @@ pub(crate) async fn stream(
             }
             return Ok(());
         }
-        let Some(events) = &mut events else { return Ok(()) };
+        let Some(events) = &mut events else {
+            return Ok(());
+        };
         tokio::select! {
             // The end is looked at first, and then everything is read once more.
             biased;
@@ -139,7 +141,9 @@ impl Reader {
         }
         let Some(current) = &self.current else {
             let existing = parts(&self.path);
-            let Some(first) = existing.first() else { return Ok(false) };
+            let Some(first) = existing.first() else {
+                return Ok(false);
+            };
             self.current = File::open(first).ok();
             return Ok(self.current.is_some());
         };
@@ -208,7 +212,10 @@ impl Watch {
             | inotify::WatchFlags::DELETE
             | inotify::WatchFlags::DELETE_SELF;
         inotify::add_watch(&fd, dir, what)?;
-        #[expect(deprecated, reason = "an owned descriptor is all that its successor asks for")]
+        #[expect(
+            deprecated,
+            reason = "an owned descriptor is all that its successor asks for"
+        )]
         let fd = AsyncFd::new(fd)?;
         Ok(Self { fd })
     }

@@ -22,8 +22,10 @@ pub(crate) fn rotated(path: &Path, number: usize) -> PathBuf {
 
 /// The parts of a log that exist, oldest first.
 pub(crate) fn parts(path: &Path) -> Vec<PathBuf> {
-    let mut parts: Vec<PathBuf> =
-        (1..).map(|n| rotated(path, n)).take_while(|p| p.exists()).collect();
+    let mut parts: Vec<PathBuf> = (1..)
+        .map(|n| rotated(path, n))
+        .take_while(|p| p.exists())
+        .collect();
     parts.reverse();
     if path.exists() {
         parts.push(path.to_owned());

@@ -81,7 +81,9 @@ fn parse(record: &[u8]) -> Option<(&[u8], &[u8], bool, &[u8])> {
     let record = record.strip_suffix(b"\n").unwrap_or(record);
     let mut fields = record.splitn(4, |b| *b == b' ');
     let time = fields.next()?;
-    let stream = fields.next().filter(|s| matches!(*s, b"stdout" | b"stderr"))?;
+    let stream = fields
+        .next()
+        .filter(|s| matches!(*s, b"stdout" | b"stderr"))?;
     let tag = fields.next()?;
     let text = fields.next().unwrap_or_default();
     let partial = match tag.split(|b| *b == b':').next()? {

@@ -9,7 +9,11 @@ fn record(n: u32) -> String {
 }
 
 fn write(path: &Path, records: std::ops::Range<u32>) {
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
     for n in records {
         file.write_all(record(n).as_bytes()).unwrap();
     }
@@ -17,7 +21,9 @@ fn write(path: &Path, records: std::ops::Range<u32>) {
 
 async fn read(path: &Path, options: Options) -> String {
     let (sender, mut receiver) = mpsc::channel(100);
-    stream(path.to_owned(), options, std::future::pending(), sender).await.unwrap();
+    stream(path.to_owned(), options, std::future::pending(), sender)
+        .await
+        .unwrap();
     let mut out = Vec::new();
     while let Some(bytes) = receiver.recv().await {
         out.extend_from_slice(&bytes);
@@ -34,7 +40,10 @@ async fn a_log_is_read_across_its_parts_with_every_option() {
     write(&path, 4..6);
     let all = "line 0\nline 1\nline 2\nline 3\nline 4\nline 5\n";
     assert_eq!(read(&path, Options::default()).await, all);
-    let tail = |n| Options { tail_lines: Some(n), ..Options::default() };
+    let tail = |n| Options {
+        tail_lines: Some(n),
+        ..Options::default()
+    };
     assert_eq!(read(&path, tail(0)).await, "");
     assert_eq!(read(&path, tail(1)).await, "line 5\n");
     assert_eq!(read(&path, tail(2)).await, "line 4\nline 5\n");
@@ -45,8 +54,14 @@ async fn a_log_is_read_across_its_parts_with_every_option() {
         timestamps: true,
         ..Options::default()
     };
-    assert_eq!(read(&path, since).await, "2026-01-01T00:00:05.000000000Z line 5\n");
-    let limited = Options { limit_bytes: Some(10), ..Options::default() };
+    assert_eq!(
+        read(&path, since).await,
+        "2026-01-01T00:00:05.000000000Z line 5\n"
+    );
+    let limited = Options {
+        limit_bytes: Some(10),
+        ..Options::default()
+    };
     assert_eq!(read(&path, limited).await, "line 0\nlin");
     assert_eq!(String::from_utf8(tail_text(&path, 1)).unwrap(), "line 5\n");
 }
@@ -60,9 +75,19 @@ async fn parts_of_a_line_are_joined_and_streams_can_be_told_apart() {
         "2026-01-01T00:00:00Z stdout P ab\n2026-01-01T00:00:00Z stdout F cd\n2026-01-01T00:00:01Z stderr F err\nnot a record\n",
     )
     .unwrap();
-    assert_eq!(read(&path, Options::default()).await, "abcd\nerr\nnot a record\n");
-    let options = Options { timestamps: true, stream: Some("stdout".into()), ..Options::default() };
-    assert_eq!(read(&path, options).await, "2026-01-01T00:00:00Z abcd\nnot a record\n");
+    assert_eq!(
+        read(&path, Options::default()).await,
+        "abcd\nerr\nnot a record\n"
+    );
+    let options = Options {
+        timestamps: true,
+        stream: Some("stdout".into()),
+        ..Options::default()
+    };
+    assert_eq!(
+        read(&path, options).await,
+        "2026-01-01T00:00:00Z abcd\nnot a record\n"
+    );
 }
 
 #[tokio::test]
@@ -72,7 +97,10 @@ async fn following_goes_on_through_rotations_until_the_container_has_ended() {
     write(&path, 0..1);
     let (sender, mut receiver) = mpsc::channel(100);
     let (end, ended) = oneshot::channel::<()>();
-    let options = Options { follow: true, ..Options::default() };
+    let options = Options {
+        follow: true,
+        ..Options::default()
+    };
     let following = stream(
         path.clone(),
         options,

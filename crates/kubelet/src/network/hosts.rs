@@ -52,7 +52,11 @@ pub(crate) fn service_names<'a>(
             continue;
         }
         for endpoint in &slice.endpoints {
-            let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+            let ready = endpoint
+                .conditions
+                .as_ref()
+                .and_then(|c| c.ready)
+                .unwrap_or(true);
             if !ready && !all {
                 continue;
             }
@@ -79,8 +83,12 @@ pub(crate) fn service_names<'a>(
 /// The host name of a Pod: what it says, else its own name.
 pub(crate) fn hostname(pod: &Pod) -> String {
     let spec = pod.spec.as_ref();
-    let chosen = spec.and_then(|s| s.hostname.clone()).filter(|h| !h.is_empty());
-    let mut name = chosen.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
+    let chosen = spec
+        .and_then(|s| s.hostname.clone())
+        .filter(|h| !h.is_empty());
+    let mut name = chosen
+        .or_else(|| pod.metadata.name.clone())
+        .unwrap_or_default();
     name.truncate(63);
     name.trim_end_matches(['-', '.']).to_owned()
 }
@@ -93,22 +101,38 @@ pub(crate) fn text(pod: &Pod, pod_ip: &str, names: &[ServiceName], domain: &str)
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let spec = pod.spec.as_ref();
     let host = hostname(pod);
-    let subdomain = spec.and_then(|s| s.subdomain.as_deref()).filter(|s| !s.is_empty());
+    let subdomain = spec
+        .and_then(|s| s.subdomain.as_deref())
+        .filter(|s| !s.is_empty());
     // Writing to a String cannot fail.
     let _ = match subdomain {
         Some(sub) => {
-            writeln!(out, "{pod_ip}\t{host}.{sub}.{namespace}.svc.{domain}\t{host}")
+            writeln!(
+                out,
+                "{pod_ip}\t{host}.{sub}.{namespace}.svc.{domain}\t{host}"
+            )
         }
         None => writeln!(out, "{pod_ip}\t{host}"),
     };
-    for ServiceName { namespace: of, name, address } in names {
-        let _ = write!(out, "{address}\t{name}.{of}.svc.{domain} {name}.{of}.svc {name}.{of}");
+    for ServiceName {
+        namespace: of,
+        name,
+        address,
+    } in names
+    {
+        let _ = write!(
+            out,
+            "{address}\t{name}.{of}.svc.{domain} {name}.{of}.svc {name}.{of}"
+        );
         if of == namespace {
             let _ = write!(out, " {name}");
         }
         out.push('\n');
     }
-    for alias in spec.into_iter().flat_map(|s| s.host_aliases.iter().flatten()) {
+    for alias in spec
+        .into_iter()
+        .flat_map(|s| s.host_aliases.iter().flatten())
+    {
         let names = alias.hostnames.as_deref().unwrap_or_default().join("\t");
         let _ = writeln!(out, "{}\t{names}", alias.ip);
     }

@@ -42,20 +42,27 @@ struct State {
 impl Services {
     /// Starts the watches.
     pub(crate) fn start(client: &Client, supervisor: &Supervisor) -> Self {
-        let services = Self { state: Arc::default(), version: watch::Sender::new(0) };
+        let services = Self {
+            state: Arc::default(),
+            version: watch::Sender::new(0),
+        };
         let (mine, api) = (services.clone(), Api::<Service>::all(client.clone()));
         supervisor.spawn("kubelet-services", OnError::Log, async move {
-            follow(api, |change| mine.change(|s| {
-                apply(&mut s.services, change, &mut s.listed.0);
-            }))
+            follow(api, |change| {
+                mine.change(|s| {
+                    apply(&mut s.services, change, &mut s.listed.0);
+                })
+            })
             .await;
             Ok::<(), std::convert::Infallible>(())
         });
         let (mine, api) = (services.clone(), Api::<EndpointSlice>::all(client.clone()));
         supervisor.spawn("kubelet-endpointslices", OnError::Log, async move {
-            follow(api, |change| mine.change(|s| {
-                apply(&mut s.slices, change, &mut s.listed.1);
-            }))
+            follow(api, |change| {
+                mine.change(|s| {
+                    apply(&mut s.slices, change, &mut s.listed.1);
+                })
+            })
             .await;
             Ok::<(), std::convert::Infallible>(())
         });
@@ -80,8 +87,13 @@ impl Services {
     /// Completes when both lists have been read once.
     pub(crate) async fn ready(&self) {
         let mut versions = self.version.subscribe();
-        let listed =
-            |_: &u64| self.state.lock().unwrap_or_else(PoisonError::into_inner).listed == (true, true);
+        let listed = |_: &u64| {
+            self.state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .listed
+                == (true, true)
+        };
         // The sender lives in `self`.
         drop(versions.wait_for(listed).await);
     }
@@ -93,7 +105,11 @@ impl Services {
 
     /// The names of all services.
     pub(crate) fn names(&self) -> Arc<Vec<ServiceName>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).names.clone()
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .names
+            .clone()
     }
 
     /// The service variables of a container in `namespace`.

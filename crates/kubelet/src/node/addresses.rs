@@ -30,8 +30,16 @@ impl Addresses {
         }
         let size = 1_u32 << (32 - u32::from(prefix));
         let base = u32::from(network) & !(size - 1);
-        let state = Taken { next: base + 1, ..Taken::default() };
-        Ok(Self { first: base + 1, last: base + size - 2, reserved, state: Mutex::new(state) })
+        let state = Taken {
+            next: base + 1,
+            ..Taken::default()
+        };
+        Ok(Self {
+            first: base + 1,
+            last: base + size - 2,
+            reserved,
+            state: Mutex::new(state),
+        })
     }
 
     /// The Pod's address: the one it has, the `wanted` one if it is free, else the next free one.
@@ -75,7 +83,12 @@ mod tests {
     use super::*;
 
     fn addresses(prefix: u8) -> Addresses {
-        Addresses::new(Ipv4Addr::new(127, 97, 16, 0), prefix, Ipv4Addr::new(127, 97, 16, 1)).unwrap()
+        Addresses::new(
+            Ipv4Addr::new(127, 97, 16, 0),
+            prefix,
+            Ipv4Addr::new(127, 97, 16, 1),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -87,14 +100,21 @@ mod tests {
         assert_ne!(addresses.assign("b", Some(a)), Some(a));
         let wanted = Ipv4Addr::new(127, 97, 20, 7);
         assert_eq!(addresses.assign("c", Some(wanted)), Some(wanted));
-        assert_ne!(addresses.assign("d", Some(Ipv4Addr::new(10, 0, 0, 1))).unwrap().octets()[0], 10);
+        assert_ne!(
+            addresses
+                .assign("d", Some(Ipv4Addr::new(10, 0, 0, 1)))
+                .unwrap()
+                .octets()[0],
+            10
+        );
     }
 
     #[test]
     fn a_full_range_gives_nothing_until_an_address_comes_back() {
         let addresses = addresses(29);
-        let all: std::collections::BTreeSet<_> =
-            (0..5).map(|i| addresses.assign(&i.to_string(), None).unwrap()).collect();
+        let all: std::collections::BTreeSet<_> = (0..5)
+            .map(|i| addresses.assign(&i.to_string(), None).unwrap())
+            .collect();
         assert_eq!(all.len(), 5);
         assert_eq!(addresses.assign("x", None), None);
         addresses.release("3");

@@ -75,10 +75,15 @@ fn status(facts: &Facts, architecture: &str, os: &str, now: Timestamp) -> NodeSt
     .into_iter()
     .map(|(name, text)| (name.to_owned(), quantity(text)))
     .collect();
-    let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
+    let address = |kind: &str, address: String| NodeAddress {
+        type_: kind.to_owned(),
+        address,
+    };
     let uname = rustix::system::uname();
     let read = |path: &str| {
-        std::fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default()
+        std::fs::read_to_string(path)
+            .map(|t| t.trim().to_owned())
+            .unwrap_or_default()
     };
     let os_image = read("/etc/os-release")
         .lines()
@@ -95,7 +100,9 @@ fn status(facts: &Facts, architecture: &str, os: &str, now: Timestamp) -> NodeSt
             address("Hostname", facts.name.clone()),
         ]),
         daemon_endpoints: Some(NodeDaemonEndpoints {
-            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(facts.port) }),
+            kubelet_endpoint: Some(DaemonEndpoint {
+                port: i32::from(facts.port),
+            }),
         }),
         node_info: Some(NodeSystemInfo {
             architecture: architecture.to_owned(),
@@ -133,13 +140,23 @@ fn conditions(now: Timestamp) -> Vec<NodeCondition> {
             "KubeletHasSufficientMemory",
             "kubelet has sufficient memory available",
         ),
-        condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        condition(
+            "DiskPressure",
+            "False",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+        ),
         condition(
             "PIDPressure",
             "False",
             "KubeletHasSufficientPID",
             "kubelet has sufficient PID available",
         ),
-        condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        condition(
+            "Ready",
+            "True",
+            "KubeletReady",
+            "kubelet is posting ready status",
+        ),
     ]
 }

@@ -12,8 +12,8 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use stdx::SharedClock;
 
-use super::object::{self};
 pub(crate) use super::object::Facts;
+use super::object::{self};
 use crate::Error;
 
 /// How long others believe that the node lives after its last sign.
@@ -23,7 +23,10 @@ const LEASE_PERIOD: Duration = Duration::from_secs(10);
 const STATUS_EVERY: u32 = 30;
 
 fn refused(attempt: &str) -> impl FnOnce(kube::Error) -> Error + '_ {
-    move |source| Error::Api { attempt: attempt.to_owned(), source: Box::new(source) }
+    move |source| Error::Api {
+        attempt: attempt.to_owned(),
+        source: Box::new(source),
+    }
 }
 
 /// Creates the Node or takes it over from an earlier start; its conditions say `Ready` afterwards.
@@ -40,13 +43,19 @@ pub(crate) async fn register(
         Err(kube::Error::Api(answer)) if answer.code == 409 => {
             let patch = json!({"metadata": {"labels": wanted.metadata.labels}});
             nodes
-                .patch(&facts.name, &PatchParams::default(), &Patch::Strategic(&patch))
+                .patch(
+                    &facts.name,
+                    &PatchParams::default(),
+                    &Patch::Strategic(&patch),
+                )
                 .await
                 .map_err(refused(&attempt))?
         }
         Err(error) => return Err(refused(&attempt)(error)),
     };
-    write_status(&nodes, facts, &created, now).await.map_err(refused(&attempt))
+    write_status(&nodes, facts, &created, now)
+        .await
+        .map_err(refused(&attempt))
 }
 
 /// Brings the status up to date; a condition's time of transition stays unless it changes.
@@ -59,15 +68,26 @@ async fn write_status(
     let mut status = object::node(facts, now).status.unwrap_or_default();
     let old = known.status.as_ref().and_then(|s| s.conditions.as_ref());
     for condition in status.conditions.iter_mut().flatten() {
-        let before = old.into_iter().flatten().find(|c| c.type_ == condition.type_);
+        let before = old
+            .into_iter()
+            .flatten()
+            .find(|c| c.type_ == condition.type_);
         if let Some(before) = before.filter(|b| b.status == condition.status) {
-            condition.last_transition_time.clone_from(&before.last_transition_time);
+            condition
+                .last_transition_time
+                .clone_from(&before.last_transition_time);
         }
     }
     // The list of addresses is merged by type, which keeps addresses of an earlier start's slice
     // from staying: both types are always written.
     let patch = json!({"status": status});
-    nodes.patch_status(&facts.name, &PatchParams::default(), &Patch::Strategic(&patch)).await
+    nodes
+        .patch_status(
+            &facts.name,
+            &PatchParams::default(),
+            &Patch::Strategic(&patch),
+        )
+        .await
 }
 
 /// Renews Lease and status until dropped. A Node that was deleted is registered again.
@@ -79,7 +99,9 @@ pub(crate) async fn heartbeat(client: Client, clock: SharedClock, facts: Facts, 
         if beat > 0 && beat.is_multiple_of(STATUS_EVERY) {
             let result = match write_status(&nodes, &facts, &node, now).await {
                 Err(kube::Error::Api(answer)) if answer.code == 404 => {
-                    register(&client, &facts, now).await.map_err(|e| stdx::error::chain(&e))
+                    register(&client, &facts, now)
+                        .await
+                        .map_err(|e| stdx::error::chain(&e))
                 }
                 other => other.map_err(|e| stdx::error::chain(&e)),
             };
@@ -100,7 +122,10 @@ async fn renew(client: &Client, node: &Node, now: Timestamp) -> Result<(), kube:
     let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     let name = node.name_any();
     let patch = json!({"spec": {"renewTime": MicroTime(now), "holderIdentity": name}});
-    match leases.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match leases
+        .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+    {
         Err(kube::Error::Api(answer)) if answer.code == 404 => {}
         other => return other.map(drop),
     }
@@ -123,5 +148,8 @@ async fn renew(client: &Client, node: &Node, now: Timestamp) -> Result<(), kube:
             ..LeaseSpec::default()
         }),
     };
-    leases.create(&PostParams::default(), &lease).await.map(drop)
+    leases
+        .create(&PostParams::default(), &lease)
+        .await
+        .map(drop)
 }

@@ -39,18 +39,27 @@ impl Requests {
                 peak = peak.max(running.plus(own));
             }
         }
-        let mains = spec
-            .containers
-            .iter()
-            .fold(running, |sum, c| sum.plus(Self::of_container(c.resources.as_ref())));
-        let overhead = spec.overhead.as_ref().map(Self::of_list).unwrap_or_default();
+        let mains = spec.containers.iter().fold(running, |sum, c| {
+            sum.plus(Self::of_container(c.resources.as_ref()))
+        });
+        let overhead = spec
+            .overhead
+            .as_ref()
+            .map(Self::of_list)
+            .unwrap_or_default();
         mains.max(peak).plus(overhead)
     }
 
     fn of_container(resources: Option<&ResourceRequirements>) -> Self {
-        let Some(resources) = resources else { return Self::default() };
+        let Some(resources) = resources else {
+            return Self::default();
+        };
         // The API server has set requests from limits already where they are missing.
-        resources.requests.as_ref().map(Self::of_list).unwrap_or_default()
+        resources
+            .requests
+            .as_ref()
+            .map(Self::of_list)
+            .unwrap_or_default()
     }
 
     fn of_list(list: &BTreeMap<String, Quantity>) -> Self {
@@ -89,7 +98,11 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(capacity: Capacity, max_pods: u32) -> Self {
-        Self { capacity, max_pods, promised: Mutex::default() }
+        Self {
+            capacity,
+            max_pods,
+            promised: Mutex::default(),
+        }
     }
 
     /// What there is to promise.
@@ -110,12 +123,24 @@ impl Ledger {
             promised.insert(uid.to_owned(), requests);
             return Ok(());
         }
-        let used = promised.values().fold(Requests::default(), |sum, r| sum.plus(*r));
+        let used = promised
+            .values()
+            .fold(Requests::default(), |sum, r| sum.plus(*r));
         let capacity = &self.capacity;
         let checks = [
             ("pods", 1, promised.len() as i128, i128::from(self.max_pods)),
-            ("cpu", requests.milli_cpu, used.milli_cpu, i128::from(capacity.milli_cpu)),
-            ("memory", requests.memory, used.memory, i128::from(capacity.memory)),
+            (
+                "cpu",
+                requests.milli_cpu,
+                used.milli_cpu,
+                i128::from(capacity.milli_cpu),
+            ),
+            (
+                "memory",
+                requests.memory,
+                used.memory,
+                i128::from(capacity.memory),
+            ),
             (
                 "ephemeral-storage",
                 requests.ephemeral_storage,
@@ -139,7 +164,10 @@ impl Ledger {
 
     /// A Pod has ended.
     pub(crate) fn release(&self, uid: &str) {
-        self.promised.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.promised
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 }
 
@@ -155,7 +183,11 @@ pub(crate) fn measure(data_dir: &std::path::Path) -> Capacity {
         .map_or(1 << 30, |kib| kib * 1024);
     let ephemeral_storage =
         rustix::fs::statvfs(data_dir).map_or(0, |fs| fs.f_blocks.saturating_mul(fs.f_frsize));
-    Capacity { milli_cpu: cores as u64 * 1000, memory, ephemeral_storage }
+    Capacity {
+        milli_cpu: cores as u64 * 1000,
+        memory,
+        ephemeral_storage,
+    }
 }
 
 #[cfg(test)]
@@ -185,9 +217,16 @@ mod tests {
 
     #[test]
     fn a_full_node_refuses_in_the_words_of_kubernetes_until_a_pod_goes() {
-        let capacity = Capacity { milli_cpu: 1000, memory: 1 << 30, ephemeral_storage: 0 };
+        let capacity = Capacity {
+            milli_cpu: 1000,
+            memory: 1 << 30,
+            ephemeral_storage: 0,
+        };
         let ledger = Ledger::new(capacity, 250);
-        let half = Requests { milli_cpu: 600, ..Requests::default() };
+        let half = Requests {
+            milli_cpu: 600,
+            ..Requests::default()
+        };
         ledger.admit("a", half, false).unwrap();
         ledger.admit("a", half, false).unwrap();
         let refusal = ledger.admit("b", half, false).unwrap_err();

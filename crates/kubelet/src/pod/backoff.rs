@@ -26,13 +26,16 @@ struct Entry {
 
 impl RestartBackoff {
     fn current(&self, now: Timestamp) -> Option<Entry> {
-        self.entry.filter(|e| now.duration_since(e.updated) <= SignedDuration::from_secs(2 * CAP))
+        self.entry
+            .filter(|e| now.duration_since(e.updated) <= SignedDuration::from_secs(2 * CAP))
     }
 
     /// The moment before which a container that ended at `finished` must not start again.
     pub(crate) fn hold_until(&self, finished: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let entry = self.current(now)?;
-        let until = finished.checked_add(SignedDuration::from_secs(entry.seconds)).ok()?;
+        let until = finished
+            .checked_add(SignedDuration::from_secs(entry.seconds))
+            .ok()?;
         (now < until).then_some(until)
     }
 
@@ -44,7 +47,10 @@ impl RestartBackoff {
     /// Notes a restart: the next one waits longer.
     pub(crate) fn restarted(&mut self, now: Timestamp) {
         let seconds = self.current(now).map_or(BASE, |e| (e.seconds * 2).min(CAP));
-        self.entry = Some(Entry { seconds, updated: now });
+        self.entry = Some(Entry {
+            seconds,
+            updated: now,
+        });
     }
 
     /// Notes a failed try; the answer is the pause before the next.
@@ -55,7 +61,10 @@ impl RestartBackoff {
 
     /// Notes a failure that somebody is likely to mend soon: 1 s, 2 s, 4 s, 8 s, 10 s, ….
     pub(crate) fn failed_quickly(&mut self) -> Duration {
-        let seconds = 1_u64.checked_shl(self.quick).unwrap_or(BASE as u64).min(BASE as u64);
+        let seconds = 1_u64
+            .checked_shl(self.quick)
+            .unwrap_or(BASE as u64)
+            .min(BASE as u64);
         self.quick = self.quick.saturating_add(1);
         Duration::from_secs(seconds)
     }
@@ -80,7 +89,9 @@ mod tests {
         let mut now = 0;
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            let until = backoff.hold_until(at(now), at(now)).map_or(now, |u| u.as_second());
+            let until = backoff
+                .hold_until(at(now), at(now))
+                .map_or(now, |u| u.as_second());
             pauses.push(until - now);
             now = until;
             backoff.restarted(at(now));
@@ -101,7 +112,9 @@ mod tests {
     #[test]
     fn quick_failures_are_tried_again_within_ten_seconds() {
         let mut backoff = RestartBackoff::default();
-        let pauses: Vec<u64> = (0..70).map(|_| backoff.failed_quickly().as_secs()).collect();
+        let pauses: Vec<u64> = (0..70)
+            .map(|_| backoff.failed_quickly().as_secs())
+            .collect();
         assert_eq!(pauses[..6], [1, 2, 4, 8, 10, 10]);
         assert!(pauses[6..].iter().all(|p| *p == 10));
     }

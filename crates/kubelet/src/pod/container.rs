@@ -38,7 +38,16 @@ pub(crate) struct Inputs<'a> {
 
 /// What to start, or why it cannot be.
 pub(crate) fn spec(inputs: Inputs<'_>) -> Result<ContainerSpec, StartFailure> {
-    let Inputs { pod, container, id, attempt, image, mut environment, volumes, .. } = inputs;
+    let Inputs {
+        pod,
+        container,
+        id,
+        attempt,
+        image,
+        mut environment,
+        volumes,
+        ..
+    } = inputs;
     let pod_spec = pod.spec.clone().unwrap_or_default();
     let security = security(pod, container, image, inputs.own_uid)?;
     let user = security.user.unwrap_or(inputs.own_uid);
@@ -53,7 +62,10 @@ pub(crate) fn spec(inputs: Inputs<'_>) -> Result<ContainerSpec, StartFailure> {
     let command = expand(container.command.as_ref());
     let args = expand(container.args.as_ref());
     let mut mounts = mounts(volumes, container, &environment)?;
-    let termination = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
+    let termination = container
+        .termination_message_path
+        .as_deref()
+        .unwrap_or("/dev/termination-log");
     if !termination.is_empty() {
         mounts.push(Mount {
             source: paths::termination_log(inputs.pod_dir, &container.name, attempt),
@@ -86,8 +98,12 @@ pub(crate) fn spec(inputs: Inputs<'_>) -> Result<ContainerSpec, StartFailure> {
         pod_ip: inputs.pod_ip,
         host_network,
         security,
-        memory_limit: limit("memory").and_then(units).and_then(|v| u64::try_from(v).ok()),
-        cpu_limit: limit("cpu").and_then(millis).and_then(|v| u64::try_from(v).ok()),
+        memory_limit: limit("memory")
+            .and_then(units)
+            .and_then(|v| u64::try_from(v).ok()),
+        cpu_limit: limit("cpu")
+            .and_then(millis)
+            .and_then(|v| u64::try_from(v).ok()),
         log: LogSpec {
             path: paths::log(inputs.pod_dir, &container.name, attempt),
             max_bytes: LOG_BYTES,
@@ -107,7 +123,10 @@ fn mounts(
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         let Some(volume) = volumes.get(&mount.name) else {
-            return Err(StartFailure::Config(format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name)));
+            return Err(StartFailure::Config(format!(
+                "cannot find volume {:?} to mount into container {:?}",
+                mount.name, container.name
+            )));
         };
         let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
             (_, Some(expression)) if !expression.is_empty() => {
@@ -167,7 +186,11 @@ fn security(
     image: &Image,
     own_uid: u32,
 ) -> Result<SecuritySpec, StartFailure> {
-    let of_pod = pod.spec.as_ref().and_then(|s| s.security_context.clone()).unwrap_or_default();
+    let of_pod = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.security_context.clone())
+        .unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let id = |value: Option<i64>| value.and_then(|v| u32::try_from(v).ok());
     let user = id(own.run_as_user.or(of_pod.run_as_user)).or(image.user);
@@ -187,8 +210,12 @@ fn security(
             container.name
         )));
     }
-    let mut groups: Vec<u32> =
-        of_pod.supplemental_groups.iter().flatten().filter_map(|g| id(Some(*g))).collect();
+    let mut groups: Vec<u32> = of_pod
+        .supplemental_groups
+        .iter()
+        .flatten()
+        .filter_map(|g| id(Some(*g)))
+        .collect();
     groups.extend(id(of_pod.fs_group));
     let capabilities = own.capabilities.clone().unwrap_or_default();
     let names = |list: Option<Vec<String>>| -> Vec<String> {

@@ -75,7 +75,11 @@ pub(crate) fn resource(
     let container = match (&selector.container_name, own) {
         (Some(name), _) if !name.is_empty() => spec
             .into_iter()
-            .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
+            .flat_map(|s| {
+                s.containers
+                    .iter()
+                    .chain(s.init_containers.iter().flatten())
+            })
             .find(|c| c.name == *name)
             .ok_or_else(|| format!("container {name} not found"))?,
         (_, Some(own)) => own,
@@ -86,12 +90,21 @@ pub(crate) fn resource(
         .split_once('.')
         .ok_or_else(|| format!("unsupported container resource: {}", selector.resource))?;
     let resources = container.resources.as_ref();
-    let limits = resources.and_then(|r| r.limits.as_ref()).and_then(|l| l.get(name));
-    let requests = resources.and_then(|r| r.requests.as_ref()).and_then(|r| r.get(name));
+    let limits = resources
+        .and_then(|r| r.limits.as_ref())
+        .and_then(|l| l.get(name));
+    let requests = resources
+        .and_then(|r| r.requests.as_ref())
+        .and_then(|r| r.get(name));
     let set = match list {
         "limits" => limits,
         "requests" => requests.or(limits),
-        _ => return Err(format!("unsupported container resource: {}", selector.resource)),
+        _ => {
+            return Err(format!(
+                "unsupported container resource: {}",
+                selector.resource
+            ));
+        }
     };
     let amount = match (set.and_then(millis), list) {
         (Some(amount), _) => amount,
@@ -107,7 +120,12 @@ pub(crate) fn resource(
         }
         (None, _) => 0,
     };
-    let divisor = selector.divisor.as_ref().and_then(millis).filter(|d| *d > 0).unwrap_or(1000);
+    let divisor = selector
+        .divisor
+        .as_ref()
+        .and_then(millis)
+        .filter(|d| *d > 0)
+        .unwrap_or(1000);
     Ok(ceil_div(amount, divisor).to_string())
 }
 
@@ -129,20 +147,33 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_path_and_by_key() {
-        let facts = Facts { pod_ip: "127.97.0.9".into(), ..Facts::default() };
+        let facts = Facts {
+            pod_ip: "127.97.0.9".into(),
+            ..Facts::default()
+        };
         let value = |path: &str| field(&pod(), path, &facts);
         assert_eq!(value("metadata.name").unwrap(), "p");
         assert_eq!(value("status.podIP").unwrap(), "127.97.0.9");
         assert_eq!(value("metadata.labels['b']").unwrap(), "2");
-        assert_eq!(value("metadata.labels").unwrap(), "a=\"say \\\"hi\\\"\"\nb=\"2\"");
+        assert_eq!(
+            value("metadata.labels").unwrap(),
+            "a=\"say \\\"hi\\\"\"\nb=\"2\""
+        );
         assert_eq!(value("metadata.annotations['none']").unwrap(), "");
-        assert_eq!(value("spec.foo").unwrap_err(), "unsupported fieldPath: spec.foo");
+        assert_eq!(
+            value("spec.foo").unwrap_err(),
+            "unsupported fieldPath: spec.foo"
+        );
     }
 
     #[test]
     fn resources_are_divided_and_rounded_up() {
         let facts = Facts {
-            allocatable: Some(Capacity { milli_cpu: 4000, memory: 1 << 30, ephemeral_storage: 9 }),
+            allocatable: Some(Capacity {
+                milli_cpu: 4000,
+                memory: 1 << 30,
+                ephemeral_storage: 9,
+            }),
             ..Facts::default()
         };
         let pod = pod();

@@ -95,7 +95,12 @@ pub(crate) fn references(container: &Container) -> (BTreeSet<String>, BTreeSet<S
         config_maps.extend(from.config_map_ref.iter().map(|r| r.name.clone()));
         secrets.extend(from.secret_ref.iter().map(|r| r.name.clone()));
     }
-    for source in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
+    for source in container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|e| e.value_from.as_ref())
+    {
         config_maps.extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
         secrets.extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
     }
@@ -138,7 +143,12 @@ pub(crate) fn build(container: &Container, inputs: &Inputs<'_>) -> Result<Enviro
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &from.config_map_ref {
-            match inputs.sources.config_maps.get(&reference.name).and_then(Option::as_ref) {
+            match inputs
+                .sources
+                .config_maps
+                .get(&reference.name)
+                .and_then(Option::as_ref)
+            {
                 Some(map) => {
                     for (key, value) in map.data.iter().flatten() {
                         own.insert(format!("{prefix}{key}"), value.clone());
@@ -150,7 +160,12 @@ pub(crate) fn build(container: &Container, inputs: &Inputs<'_>) -> Result<Enviro
             }
         }
         if let Some(reference) = &from.secret_ref {
-            match inputs.sources.secrets.get(&reference.name).and_then(Option::as_ref) {
+            match inputs
+                .sources
+                .secrets
+                .get(&reference.name)
+                .and_then(Option::as_ref)
+            {
                 Some(secret) => {
                     for (key, value) in secret.data.iter().flatten() {
                         let value = String::from_utf8_lossy(&value.0).into_owned();
@@ -163,12 +178,17 @@ pub(crate) fn build(container: &Container, inputs: &Inputs<'_>) -> Result<Enviro
             }
         }
     }
-    let services: BTreeMap<&str, &str> =
-        inputs.services.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let services: BTreeMap<&str, &str> = inputs
+        .services
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.as_str()))
+        .collect();
     for variable in container.env.iter().flatten() {
         let value = match &variable.value_from {
             None => expand(variable.value.as_deref().unwrap_or_default(), |name| {
-                own.get(name).map(String::as_str).or_else(|| services.get(name).copied())
+                own.get(name)
+                    .map(String::as_str)
+                    .or_else(|| services.get(name).copied())
             }),
             Some(source) => {
                 if let Some(reference) = &source.field_ref {
@@ -179,7 +199,11 @@ pub(crate) fn build(container: &Container, inputs: &Inputs<'_>) -> Result<Enviro
                     let map = inputs.sources.config_maps.get(&reference.name);
                     let optional = reference.optional == Some(true);
                     let found = match map.and_then(Option::as_ref) {
-                        Some(map) => map.data.as_ref().and_then(|d| d.get(&reference.key)).cloned(),
+                        Some(map) => map
+                            .data
+                            .as_ref()
+                            .and_then(|d| d.get(&reference.key))
+                            .cloned(),
                         None if optional => None,
                         None => return Err(format!("configmap {:?} not found", reference.name)),
                     };
@@ -233,32 +257,53 @@ pub(crate) fn service_variables<'a>(
     let mut env = Environment::default();
     for service in services {
         let Some(spec) = &service.spec else { continue };
-        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None")
+        let Some(ip) = spec
+            .cluster_ip
+            .as_deref()
+            .filter(|ip| !ip.is_empty() && *ip != "None")
         else {
             continue;
         };
-        let Some(name) = service.metadata.name.as_deref() else { continue };
+        let Some(name) = service.metadata.name.as_deref() else {
+            continue;
+        };
         let ports: Vec<_> = spec
             .ports
             .iter()
             .flatten()
-            .map(|p| (p.name.as_deref(), p.protocol.as_deref().unwrap_or("TCP"), p.port))
+            .map(|p| {
+                (
+                    p.name.as_deref(),
+                    p.protocol.as_deref().unwrap_or("TCP"),
+                    p.port,
+                )
+            })
             .collect();
         links(&mut env, name, ip, &ports);
     }
-    links(&mut env, "kubernetes", &api.0, &[(Some("https"), "TCP", i32::from(api.1))]);
+    links(
+        &mut env,
+        "kubernetes",
+        &api.0,
+        &[(Some("https"), "TCP", i32::from(api.1))],
+    );
     env.into_entries()
 }
 
 fn links(env: &mut Environment, name: &str, ip: &str, ports: &[(Option<&str>, &str, i32)]) {
     let upper = |text: &str| text.to_uppercase().replace('-', "_");
     let prefix = upper(name);
-    let Some((_, first_protocol, first_port)) = ports.first() else { return };
+    let Some((_, first_protocol, first_port)) = ports.first() else {
+        return;
+    };
     env.set(format!("{prefix}_SERVICE_HOST"), ip);
     env.set(format!("{prefix}_SERVICE_PORT"), first_port.to_string());
     for (port_name, _, port) in ports {
         if let Some(port_name) = port_name.filter(|n| !n.is_empty()) {
-            env.set(format!("{prefix}_SERVICE_PORT_{}", upper(port_name)), port.to_string());
+            env.set(
+                format!("{prefix}_SERVICE_PORT_{}", upper(port_name)),
+                port.to_string(),
+            );
         }
     }
     let url = |protocol: &str, port: i32| format!("{}://{ip}:{port}", protocol.to_lowercase());

@@ -35,7 +35,9 @@ pub(crate) struct Target {
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").field("container", &self.container.id).finish_non_exhaustive()
+        f.debug_struct("Target")
+            .field("container", &self.container.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +69,9 @@ impl Target {
                 }
             }
         };
-        let Some(timeout) = timeout else { return work.await };
+        let Some(timeout) = timeout else {
+            return work.await;
+        };
         tokio::select! {
             result = work => result,
             () = self.clock.sleep(timeout) => Err(match check {
@@ -87,8 +91,11 @@ impl Target {
             stderr: true,
             tty: false,
         };
-        let mut streams =
-            self.runtime.exec(&self.container, spec).await.map_err(|e| e.to_string())?;
+        let mut streams = self
+            .runtime
+            .exec(&self.container, spec)
+            .await
+            .map_err(|e| e.to_string())?;
         let (stdout, stderr) = (streams.stdout.take(), streams.stderr.take());
         let (out, err) = tokio::join!(read_some(stdout), read_some(stderr));
         let exit = streams.exit.await.map_err(|e| e.to_string())?;
@@ -116,7 +123,10 @@ impl Target {
                     .map(|p| p.container_port)
             }),
         };
-        match number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0) {
+        match number
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n > 0)
+        {
             Some(port) => Ok(port),
             None => Err(match port {
                 IntOrString::Int(number) => format!("invalid port number: {number}"),
@@ -126,7 +136,9 @@ impl Target {
     }
 
     async fn connect(&self, host: Option<&str>, port: u16) -> Result<TcpStream, String> {
-        let host = host.filter(|h| !h.is_empty()).map_or(self.pod_ip.to_string(), str::to_owned);
+        let host = host
+            .filter(|h| !h.is_empty())
+            .map_or(self.pod_ip.to_string(), str::to_owned);
         TcpStream::connect((host.as_str(), port))
             .await
             .map_err(|e| format!("dial tcp {host}:{port}: connect: {}", lower(&e)))
@@ -137,12 +149,23 @@ impl Target {
         let host = action.host.clone().filter(|h| !h.is_empty());
         let tls = action.scheme.as_deref() == Some("HTTPS");
         let authority = format!("{}:{port}", host.clone().unwrap_or(self.pod_ip.to_string()));
-        let path = action.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = action
+            .path
+            .as_deref()
+            .filter(|p| !p.is_empty())
+            .unwrap_or("/");
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
         let scheme = if tls { "https" } else { "http" };
         let named = |e: String| format!("Get \"{scheme}://{authority}{path}\": {e}");
         let mut request = Request::get(&path)
-            .header(header::USER_AGENT, concat!("kube-probe/", env!("CARGO_PKG_VERSION")))
+            .header(
+                header::USER_AGENT,
+                concat!("kube-probe/", env!("CARGO_PKG_VERSION")),
+            )
             .header(header::ACCEPT, "*/*")
             .header(header::CONNECTION, "close")
             .body(Empty::<Bytes>::new())
@@ -161,8 +184,10 @@ impl Target {
         let (status, body) = if tls {
             let connector = tokio_rustls::TlsConnector::from(Arc::new(trusting_client()));
             let name = rustls::pki_types::ServerName::from(std::net::IpAddr::V4(self.pod_ip));
-            let stream =
-                connector.connect(name, stream).await.map_err(|e| named(lower(&e)))?;
+            let stream = connector
+                .connect(name, stream)
+                .await
+                .map_err(|e| named(lower(&e)))?;
             fetch(stream, request).await
         } else {
             fetch(stream, request).await
@@ -172,14 +197,24 @@ impl Target {
             return Ok(());
         }
         let _ = body;
-        Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
+        Err(format!(
+            "HTTP probe failed with statuscode: {}",
+            status.as_u16()
+        ))
     }
 
     async fn grpc(&self, action: &GRPCAction) -> Result<(), String> {
         let port = u16::try_from(action.port).map_err(|_| "invalid port".to_owned())?;
-        let refused = |e: String| format!("timeout: failed to connect service \"{}:{port}\" within 1s: {e}", self.pod_ip);
+        let refused = |e: String| {
+            format!(
+                "timeout: failed to connect service \"{}:{port}\" within 1s: {e}",
+                self.pod_ip
+            )
+        };
         let stream = self.connect(None, port).await.map_err(refused)?;
-        let failed = |e: &dyn std::error::Error| format!("error: health rpc failed: {}", stdx::error::chain(e));
+        let failed = |e: &dyn std::error::Error| {
+            format!("error: health rpc failed: {}", stdx::error::chain(e))
+        };
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
                 .await
@@ -196,11 +231,14 @@ impl Target {
         body.put_u8(0);
         body.put_u32(message.len() as u32);
         body.put(message);
-        let request = Request::post(format!("http://{}:{port}/grpc.health.v1.Health/Check", self.pod_ip))
-            .header(header::CONTENT_TYPE, "application/grpc")
-            .header(header::TE, "trailers")
-            .body(Full::new(body.freeze()))
-            .map_err(|e| failed(&e))?;
+        let request = Request::post(format!(
+            "http://{}:{port}/grpc.health.v1.Health/Check",
+            self.pod_ip
+        ))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header(header::TE, "trailers")
+        .body(Full::new(body.freeze()))
+        .map_err(|e| failed(&e))?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(|e| failed(&e))?;
             let early = grpc_status(response.headers());
@@ -264,11 +302,20 @@ where
         .await
         .map_err(|e| stdx::error::chain(&e))?;
     let answer = async {
-        let response = sender.send_request(request).await.map_err(|e| stdx::error::chain(&e))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|e| stdx::error::chain(&e))?;
         let status = response.status();
         // A body that is too long or breaks off does not change the verdict.
-        let body = Limited::new(response.into_body(), OUTPUT_LIMIT).collect().await;
-        Ok((status, body.map(http_body_util::Collected::to_bytes).unwrap_or_default()))
+        let body = Limited::new(response.into_body(), OUTPUT_LIMIT)
+            .collect()
+            .await;
+        Ok((
+            status,
+            body.map(http_body_util::Collected::to_bytes)
+                .unwrap_or_default(),
+        ))
     };
     let mut answer = std::pin::pin!(answer);
     tokio::select! {
@@ -284,7 +331,9 @@ where
 
 async fn read_some(stream: Option<Box<dyn AsyncRead + Send + Unpin>>) -> Vec<u8> {
     let mut kept = Vec::new();
-    let Some(mut stream) = stream else { return kept };
+    let Some(mut stream) = stream else {
+        return kept;
+    };
     let mut buffer = [0; 4096];
     // The rest is read and dropped, so that the command is not stopped by a full pipe.
     while let Ok(n @ 1..) = stream.read(&mut buffer).await {

@@ -19,8 +19,8 @@ use k8s_openapi::api::core::v1::{self as k8s, Pod};
 
 use super::backoff::RestartBackoff;
 use super::record::{ContainerRecord, Record};
-use react::{rejection, term};
 use crate::runtime::ContainerRef;
+use react::{rejection, term};
 
 /// A Pod's life.
 #[derive(Debug, Clone)]
@@ -106,7 +106,9 @@ impl Machine {
         machine.initialized = record.initialized;
         machine.failure.clone_from(&record.failure);
         for container in &mut machine.containers {
-            let Some(saved) = record.containers.get(&container.name) else { continue };
+            let Some(saved) = record.containers.get(&container.name) else {
+                continue;
+            };
             container.attempt = saved.attempt;
             container.last.clone_from(&saved.last);
             container.restart_backoff = saved.restart_backoff;
@@ -198,7 +200,10 @@ impl Machine {
                 _ => None,
             })
             .collect();
-        if !matches!(self.stage, Stage::Finished | Stage::TornDown | Stage::Stopping) {
+        if !matches!(
+            self.stage,
+            Stage::Finished | Stage::TornDown | Stage::Stopping
+        ) {
             deadlines.extend(self.active_deadline());
         }
         deadlines.into_iter().min()
@@ -206,7 +211,9 @@ impl Machine {
 
     fn active_deadline(&self) -> Option<Timestamp> {
         let seconds = self.pod.spec.as_ref()?.active_deadline_seconds?;
-        self.start_time.checked_add(SignedDuration::from_secs(seconds)).ok()
+        self.start_time
+            .checked_add(SignedDuration::from_secs(seconds))
+            .ok()
     }
 
     /// Takes one event and says what to do next.
@@ -237,8 +244,10 @@ impl Machine {
                     reason: rejection(&reason),
                     message: message.clone(),
                 });
-                self.failure =
-                    Some(Failure { reason, message: format!("Pod was rejected: {message}") });
+                self.failure = Some(Failure {
+                    reason,
+                    message: format!("Pod was rejected: {message}"),
+                });
                 self.stage = Stage::Stopping;
             }
             Event::Mounted => {
@@ -246,9 +255,15 @@ impl Machine {
                     self.stage = Stage::Active;
                 }
             }
-            Event::Pulled { container, result } => self.pulled(container, result, now, &mut actions),
+            Event::Pulled { container, result } => {
+                self.pulled(container, result, now, &mut actions)
+            }
             Event::Started { container, at, id } => self.started(container, at, id, &mut actions),
-            Event::StartFailed { container, id, failure } => {
+            Event::StartFailed {
+                container,
+                id,
+                failure,
+            } => {
                 self.start_failed(container, &id, failure, now, &mut actions);
             }
             Event::NotStarted { container, id } => {
@@ -258,10 +273,19 @@ impl Machine {
                     container.state = State::Waiting;
                 }
             }
-            Event::Exited { container, id, exit, message } => {
+            Event::Exited {
+                container,
+                id,
+                exit,
+                message,
+            } => {
                 self.exited(container, &id, exit, message, &mut actions);
             }
-            Event::PostStart { container, id, result } => {
+            Event::PostStart {
+                container,
+                id,
+                result,
+            } => {
                 self.post_start_done(container, &id, result, now, &mut actions);
             }
             Event::PreStopDone { container, id } => {
@@ -271,7 +295,12 @@ impl Machine {
                     term(running, deadline, now, &mut actions);
                 }
             }
-            Event::Probed { container, id, kind, healthy } => {
+            Event::Probed {
+                container,
+                id,
+                kind,
+                healthy,
+            } => {
                 self.probed(container, &id, kind, healthy, now, &mut actions);
             }
             Event::TornDown => {
@@ -288,11 +317,18 @@ impl Machine {
 /// The containers of a Pod in the order of [`Machine::containers`]: init containers, then the rest.
 pub(crate) fn specs(pod: &Pod) -> impl Iterator<Item = (Role, &k8s::Container)> {
     let spec = pod.spec.as_ref();
-    let init = spec.into_iter().flat_map(|s| s.init_containers.iter().flatten()).map(|c| {
-        let sidecar = c.restart_policy.as_deref() == Some("Always");
-        (if sidecar { Role::Sidecar } else { Role::Init }, c)
-    });
-    init.chain(spec.into_iter().flat_map(|s| s.containers.iter()).map(|c| (Role::Main, c)))
+    let init = spec
+        .into_iter()
+        .flat_map(|s| s.init_containers.iter().flatten())
+        .map(|c| {
+            let sidecar = c.restart_policy.as_deref() == Some("Always");
+            (if sidecar { Role::Sidecar } else { Role::Init }, c)
+        });
+    init.chain(
+        spec.into_iter()
+            .flat_map(|s| s.containers.iter())
+            .map(|c| (Role::Main, c)),
+    )
 }
 
 #[cfg(test)]

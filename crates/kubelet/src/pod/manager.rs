@@ -34,7 +34,9 @@ pub(crate) struct Manager {
 
 impl fmt::Debug for Manager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Manager").field("workers", &self.workers.len()).finish_non_exhaustive()
+        f.debug_struct("Manager")
+            .field("workers", &self.workers.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -93,8 +95,12 @@ impl Manager {
                 }
             }
             watcher::Event::InitDone => {
-                let gone: Vec<String> =
-                    self.workers.keys().filter(|u| !self.listing.contains(*u)).cloned().collect();
+                let gone: Vec<String> = self
+                    .workers
+                    .keys()
+                    .filter(|u| !self.listing.contains(*u))
+                    .cloned()
+                    .collect();
                 for uid in gone {
                     if let Some(worker) = self.workers.remove(&uid) {
                         drop(worker.send(Input::Removed));
@@ -121,10 +127,11 @@ impl Manager {
         let worker = Worker::new(self.context.clone(), pod, inputs);
         self.workers.insert(uid, sender);
         let running = self.tracker.track_future(Box::pin(worker.run()));
-        self.supervisor.spawn("kubelet-pod", OnError::Log, async move {
-            running.await;
-            Ok::<(), std::convert::Infallible>(())
-        });
+        self.supervisor
+            .spawn("kubelet-pod", OnError::Log, async move {
+                running.await;
+                Ok::<(), std::convert::Infallible>(())
+            });
     }
 
     /// Ends what is left of Pods that are not in the first list.
@@ -143,10 +150,11 @@ impl Manager {
                 continue;
             }
             let (context, path) = (self.context.clone(), entry.path());
-            self.supervisor.spawn("kubelet-orphan", OnError::Log, async move {
-                orphan::tear_down(context, path).await;
-                Ok::<(), std::convert::Infallible>(())
-            });
+            self.supervisor
+                .spawn("kubelet-orphan", OnError::Log, async move {
+                    orphan::tear_down(context, path).await;
+                    Ok::<(), std::convert::Infallible>(())
+                });
         }
     }
 

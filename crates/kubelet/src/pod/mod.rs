@@ -63,6 +63,8 @@ pub(crate) struct Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("data_dir", &self.data_dir).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("data_dir", &self.data_dir)
+            .finish_non_exhaustive()
     }
 }

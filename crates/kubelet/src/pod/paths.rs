@@ -24,7 +24,10 @@ pub(crate) fn volume(pod_dir: &Path, name: &str) -> PathBuf {
 
 /// State of one attempt of a container.
 pub(crate) fn state_dir(pod_dir: &Path, container: &str, attempt: u32) -> PathBuf {
-    pod_dir.join("containers").join(container).join(attempt.to_string())
+    pod_dir
+        .join("containers")
+        .join(container)
+        .join(attempt.to_string())
 }
 
 /// The file that a container writes its last words into.
@@ -34,5 +37,8 @@ pub(crate) fn termination_log(pod_dir: &Path, container: &str, attempt: u32) -> 
 
 /// The log of one attempt of a container.
 pub(crate) fn log(pod_dir: &Path, container: &str, attempt: u32) -> PathBuf {
-    pod_dir.join("logs").join(container).join(format!("{attempt}.log"))
+    pod_dir
+        .join("logs")
+        .join(container)
+        .join(format!("{attempt}.log"))
 }

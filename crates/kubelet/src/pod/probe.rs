@@ -21,7 +21,10 @@ pub(crate) struct Counter {
 impl Counter {
     pub(crate) fn new(probe: &Probe) -> Self {
         let at_least_one = |value: Option<i32>, default: u32| {
-            value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
+            value
+                .and_then(|v| u32::try_from(v).ok())
+                .filter(|v| *v > 0)
+                .unwrap_or(default)
         };
         Self {
             success_threshold: at_least_one(probe.success_threshold, 1),
@@ -40,7 +43,11 @@ impl Counter {
             self.last = Some(success);
             self.in_a_row = 1;
         }
-        let threshold = if success { self.success_threshold } else { self.failure_threshold };
+        let threshold = if success {
+            self.success_threshold
+        } else {
+            self.failure_threshold
+        };
         if self.in_a_row < threshold || self.verdict == Some(success) {
             return None;
         }
@@ -84,7 +91,9 @@ pub(crate) fn hook(handler: &LifecycleHandler) -> Option<Check> {
         return Some(Check::Tcp(tcp.clone()));
     }
     let sleep = handler.sleep.as_ref()?;
-    Some(Check::Sleep(Duration::from_secs(sleep.seconds.max(0).unsigned_abs())))
+    Some(Check::Sleep(Duration::from_secs(
+        sleep.seconds.max(0).unsigned_abs(),
+    )))
 }
 
 /// Probes until the verdict is final (startup) or for ever. `result` hears every result: the
@@ -103,7 +112,10 @@ pub(crate) async fn run(
     let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
     let timeout = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
     let mut counter = Counter::new(&probe);
-    target.clock.sleep(seconds(probe.initial_delay_seconds, 0)).await;
+    target
+        .clock
+        .sleep(seconds(probe.initial_delay_seconds, 0))
+        .await;
     loop {
         let outcome = target.run(&check, Some(timeout)).await;
         let verdict = counter.record(outcome.is_ok());
@@ -131,7 +143,9 @@ mod tests {
     #[test]
     fn a_verdict_needs_its_threshold_in_a_row_and_is_told_once() {
         let mut counter = counter(2, 3);
-        let results = [true, true, true, false, false, true, false, false, false, false, true, true];
+        let results = [
+            true, true, true, false, false, true, false, false, false, false, true, true,
+        ];
         let verdicts: Vec<_> = results.iter().map(|r| counter.record(*r)).collect();
         let mut expect = vec![None; results.len()];
         expect[1] = Some(true);

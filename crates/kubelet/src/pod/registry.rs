@@ -41,16 +41,24 @@ impl PodView {
             let container = &machine.containers[index];
             let spec = machine.spec_of(index);
             let attempted = match &container.state {
-                State::Running(_) | State::Exited(_) | State::Held { then: Held::Restart, .. } => {
-                    Some(container.attempt)
-                }
+                State::Running(_)
+                | State::Exited(_)
+                | State::Held {
+                    then: Held::Restart,
+                    ..
+                } => Some(container.attempt),
                 _ => container.attempt.checked_sub(1),
             };
             let waiting = match &container.state {
                 State::Held { reason, .. } => Some(reason.clone()),
-                State::Waiting | State::Pulling | State::Starting(_) => {
-                    Some(if machine.initialized { "ContainerCreating" } else { "PodInitializing" }.to_owned())
-                }
+                State::Waiting | State::Pulling | State::Starting(_) => Some(
+                    if machine.initialized {
+                        "ContainerCreating"
+                    } else {
+                        "PodInitializing"
+                    }
+                    .to_owned(),
+                ),
                 State::Running(_) | State::Exited(_) => None,
             };
             ContainerView {
@@ -84,20 +92,27 @@ pub(crate) struct Registry {
 impl Registry {
     fn key(pod: &Pod) -> (String, String) {
         let meta = &pod.metadata;
-        (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+        (
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        )
     }
 
     /// Makes a Pod known. A newer Pod of the same name takes the place of an older.
     pub(crate) fn insert(&self, view: watch::Receiver<PodView>) {
         let key = Self::key(&view.borrow().pod);
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(key, view);
+        self.pods
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, view);
     }
 
     /// Forgets a Pod, unless its place was taken.
     pub(crate) fn remove(&self, pod: &Pod) {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let key = Self::key(pod);
-        let same = |view: &watch::Receiver<PodView>| view.borrow().pod.metadata.uid == pod.metadata.uid;
+        let same =
+            |view: &watch::Receiver<PodView>| view.borrow().pod.metadata.uid == pod.metadata.uid;
         if pods.get(&key).is_some_and(same) {
             pods.remove(&key);
         }
@@ -106,7 +121,11 @@ impl Registry {
     /// A Pod by its name.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<watch::Receiver<PodView>> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+        self.pods
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned()
     }
 
     /// All of them.

@@ -12,8 +12,12 @@ use super::machine::Machine;
 use super::status::{self, NodeFacts};
 
 /// Conditions that this crate writes; all others belong to somebody else.
-const OWN_CONDITIONS: [&str; 4] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+const OWN_CONDITIONS: [&str; 4] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+];
 
 /// What was written, and what should be.
 #[derive(Debug)]
@@ -37,7 +41,11 @@ pub(crate) enum Written {
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self { written: None, refused: None, in_flight: false }
+        Self {
+            written: None,
+            refused: None,
+            in_flight: false,
+        }
     }
 
     /// The status to write now, if it differs from the last one taken.
@@ -50,14 +58,19 @@ impl Report {
         let previous = self.previous(&machine.pod);
         let next = status::compute(machine, &previous, node, now);
         let known = self.written.as_ref().unwrap_or(&previous);
-        let refused = self.refused.as_ref().is_some_and(|refused| same(&next, refused));
+        let refused = self
+            .refused
+            .as_ref()
+            .is_some_and(|refused| same(&next, refused));
         (!refused && !same(&next, known)).then_some(next)
     }
 
     /// Conditions of others from the object, our own and the phase from what was last written.
     fn previous(&self, pod: &Pod) -> PodStatus {
         let mut previous = status::of(pod);
-        let Some(written) = &self.written else { return previous };
+        let Some(written) = &self.written else {
+            return previous;
+        };
         let mut conditions: Vec<_> = previous
             .conditions
             .unwrap_or_default()
@@ -65,7 +78,10 @@ impl Report {
             .filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str()))
             .collect();
         let own = written.conditions.iter().flatten();
-        conditions.extend(own.filter(|c| OWN_CONDITIONS.contains(&c.type_.as_str())).cloned());
+        conditions.extend(
+            own.filter(|c| OWN_CONDITIONS.contains(&c.type_.as_str()))
+                .cloned(),
+        );
         previous.conditions = Some(conditions);
         previous.phase.clone_from(&written.phase);
         previous
@@ -128,7 +144,10 @@ fn patch(pod: &Pod, status: &PodStatus) -> Value {
             }
         }
     }
-    body.insert("observedGeneration".to_owned(), json!(pod.metadata.generation));
+    body.insert(
+        "observedGeneration".to_owned(),
+        json!(pod.metadata.generation),
+    );
     json!({"metadata": {"uid": pod.metadata.uid}, "status": body})
 }
 
@@ -137,7 +156,10 @@ pub(crate) async fn write(client: Client, pod: Arc<Pod>, status: PodStatus) -> W
     let api: Api<Pod> = Api::namespaced(client, &pod.namespace().unwrap_or_default());
     let body = patch(&pod, &status);
     let name = pod.name_any();
-    match api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(&body)).await {
+    match api
+        .patch_status(&name, &PatchParams::default(), &Patch::Strategic(&body))
+        .await
+    {
         Ok(_) => Written::Taken(Box::new(status)),
         Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409 | 422) => {
             if answer.code == 422 {

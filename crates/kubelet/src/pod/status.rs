@@ -40,7 +40,9 @@ pub(crate) fn compute(
             .collect();
         (!list.is_empty() && !is_rejected(machine)).then_some(list)
     };
-    let ip = machine.ip.filter(|_| machine.stage != Stage::TornDown || machine.is_over());
+    let ip = machine
+        .ip
+        .filter(|_| machine.stage != Stage::TornDown || machine.is_over());
     let conditions = conditions(machine, &spec, phase, previous, now);
     PodStatus {
         phase: Some(phase.to_owned()),
@@ -48,11 +50,18 @@ pub(crate) fn compute(
         message: machine.failure.as_ref().map(|f| f.message.clone()),
         conditions: Some(conditions),
         host_ip: Some(node.host_ip.to_string()),
-        host_ips: Some(vec![HostIP { ip: node.host_ip.to_string() }]),
+        host_ips: Some(vec![HostIP {
+            ip: node.host_ip.to_string(),
+        }]),
         pod_ip: ip.map(|ip| ip.to_string()),
         pod_ips: ip.map(|ip| vec![PodIP { ip: ip.to_string() }]),
         start_time: Some(Time(whole_seconds(machine.start_time))),
-        qos_class: Some(previous.qos_class.clone().unwrap_or_else(|| qos_class(&spec).to_owned())),
+        qos_class: Some(
+            previous
+                .qos_class
+                .clone()
+                .unwrap_or_else(|| qos_class(&spec).to_owned()),
+        ),
         init_container_statuses: statuses(true),
         container_statuses: statuses(false),
         ..PodStatus::default()
@@ -61,7 +70,10 @@ pub(crate) fn compute(
 
 fn is_rejected(machine: &Machine) -> bool {
     machine.failure.is_some()
-        && machine.containers.iter().all(|c| c.state == State::Waiting && c.attempt == 0)
+        && machine
+            .containers
+            .iter()
+            .all(|c| c.state == State::Waiting && c.attempt == 0)
         && machine.ip.is_none()
 }
 
@@ -81,15 +93,22 @@ pub(crate) fn phase(machine: &Machine, previous: &PodStatus) -> &'static str {
     if machine.failure.is_some() {
         return "Failed";
     }
-    let init_failed = machine.containers.iter().any(|c| match (&c.role, &c.state) {
-        (Role::Init, State::Exited(t)) => !t.succeeded() && !machine.restarts(c, t),
-        _ => false,
-    });
+    let init_failed = machine
+        .containers
+        .iter()
+        .any(|c| match (&c.role, &c.state) {
+            (Role::Init, State::Exited(t)) => !t.succeeded() && !machine.restarts(c, t),
+            _ => false,
+        });
     if init_failed {
         return "Failed";
     }
     if !machine.initialized {
-        return if machine.is_over() { "Failed" } else { "Pending" };
+        return if machine.is_over() {
+            "Failed"
+        } else {
+            "Pending"
+        };
     }
     let mains = || machine.containers.iter().filter(|c| c.role == Role::Main);
     let (mut waiting, mut running, mut stopped, mut succeeded, mut final_) = (0, 0, 0, 0, 0);
@@ -112,7 +131,11 @@ pub(crate) fn phase(machine: &Machine, previous: &PodStatus) -> &'static str {
         .any(|c| c.role == Role::Sidecar && matches!(c.state, State::Running(_)));
     if waiting > 0 {
         // Containers that an ended Pod never started do not hold it in Pending.
-        return if machine.is_over() { "Failed" } else { "Pending" };
+        return if machine.is_over() {
+            "Failed"
+        } else {
+            "Pending"
+        };
     }
     if running > 0 {
         return "Running";
@@ -122,7 +145,11 @@ pub(crate) fn phase(machine: &Machine, previous: &PodStatus) -> &'static str {
         if sidecar_runs {
             return "Running";
         }
-        return if succeeded == total { "Succeeded" } else { "Failed" };
+        return if succeeded == total {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
     }
     "Running"
 }
@@ -151,7 +178,9 @@ fn container_status(
     };
     let mut last = container.last.as_ref();
     let state = match &container.state {
-        State::Held { reason, message, .. } => waiting(reason, Some(message)),
+        State::Held {
+            reason, message, ..
+        } => waiting(reason, Some(message)),
         State::Waiting | State::Pulling | State::Starting(_) => waiting(pending, None),
         State::Running(running) => ContainerState {
             running: Some(ContainerStateRunning {
@@ -211,7 +240,9 @@ fn terminated(ended: &Terminated, scheme: &str) -> ContainerStateTerminated {
         signal: ended.exit.signal,
         reason: Some(ended.reason.clone()),
         message: ended.message.clone(),
-        started_at: Some(Time(whole_seconds(ended.started_at.unwrap_or(Timestamp::UNIX_EPOCH)))),
+        started_at: Some(Time(whole_seconds(
+            ended.started_at.unwrap_or(Timestamp::UNIX_EPOCH),
+        ))),
         finished_at: Some(Time(whole_seconds(ended.exit.at))),
         container_id: Some(format!("{scheme}://{}", ended.id)),
     }
@@ -224,12 +255,20 @@ fn conditions(
     previous: &PodStatus,
     now: Timestamp,
 ) -> Vec<PodCondition> {
-    let old = |kind: &str| previous.conditions.iter().flatten().find(|c| c.type_ == kind);
+    let old = |kind: &str| {
+        previous
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == kind)
+    };
     let generation = machine.pod.metadata.generation;
     let condition = |kind: &str, verdict: Verdict| {
         let before = old(kind);
         let status = if verdict.status { "True" } else { "False" };
-        let since = before.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+        let since = before
+            .filter(|c| c.status == status)
+            .and_then(|c| c.last_transition_time.clone());
         PodCondition {
             type_: kind.to_owned(),
             status: status.to_owned(),
@@ -251,7 +290,9 @@ fn conditions(
         condition("Ready", ready),
         condition("ContainersReady", containers_ready),
         // Whoever bound the Pod has said so already, unless it was bound by hand.
-        old("PodScheduled").cloned().unwrap_or_else(|| condition("PodScheduled", true.into())),
+        old("PodScheduled")
+            .cloned()
+            .unwrap_or_else(|| condition("PodScheduled", true.into())),
     ]
 }
 
@@ -264,13 +305,21 @@ struct Verdict {
 
 impl From<bool> for Verdict {
     fn from(status: bool) -> Self {
-        Self { status, reason: None, message: None }
+        Self {
+            status,
+            reason: None,
+            message: None,
+        }
     }
 }
 
 fn initialized(machine: &Machine, phase: &str) -> Verdict {
     if phase == "Succeeded" {
-        return Verdict { status: true, reason: Some("PodCompleted"), message: None };
+        return Verdict {
+            status: true,
+            reason: Some("PodCompleted"),
+            message: None,
+        };
     }
     let has_init = machine.containers.iter().any(|c| c.role != Role::Main);
     if machine.initialized || (!has_init && !is_rejected(machine)) {
@@ -289,9 +338,16 @@ fn initialized(machine: &Machine, phase: &str) -> Verdict {
         .collect();
     Verdict {
         status: false,
-        reason: Some(if phase == "Failed" { "PodFailed" } else { "ContainersNotInitialized" }),
+        reason: Some(if phase == "Failed" {
+            "PodFailed"
+        } else {
+            "ContainersNotInitialized"
+        }),
         message: (phase != "Failed").then(|| {
-            format!("containers with incomplete status: [{}]", incomplete.join(" "))
+            format!(
+                "containers with incomplete status: [{}]",
+                incomplete.join(" ")
+            )
         }),
     }
 }
@@ -299,9 +355,19 @@ fn initialized(machine: &Machine, phase: &str) -> Verdict {
 fn containers_ready(machine: &Machine, phase: &str) -> Verdict {
     match phase {
         "Succeeded" => {
-            return Verdict { status: false, reason: Some("PodCompleted"), message: None };
+            return Verdict {
+                status: false,
+                reason: Some("PodCompleted"),
+                message: None,
+            };
         }
-        "Failed" => return Verdict { status: false, reason: Some("PodFailed"), message: None },
+        "Failed" => {
+            return Verdict {
+                status: false,
+                reason: Some("PodFailed"),
+                message: None,
+            };
+        }
         _ => {}
     }
     let unready: Vec<&str> = machine
@@ -320,7 +386,10 @@ fn containers_ready(machine: &Machine, phase: &str) -> Verdict {
     Verdict {
         status: false,
         reason: Some("ContainersNotReady"),
-        message: Some(format!("containers with unready status: [{}]", unready.join(" "))),
+        message: Some(format!(
+            "containers with unready status: [{}]",
+            unready.join(" ")
+        )),
     }
 }
 
@@ -331,7 +400,12 @@ fn ready(containers: &Verdict, spec: &PodSpec, previous: &PodStatus) -> Verdict 
     let mut missing = Vec::new();
     for gate in spec.readiness_gates.iter().flatten() {
         let kind = &gate.condition_type;
-        match previous.conditions.iter().flatten().find(|c| c.type_ == *kind) {
+        match previous
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == *kind)
+        {
             Some(condition) if condition.status == "True" => {}
             Some(condition) => missing.push(format!(
                 "the status of pod readiness gate {kind:?} is not \"True\", but {}",
@@ -356,15 +430,24 @@ fn ready(containers: &Verdict, spec: &PodSpec, previous: &PodStatus) -> Verdict 
 pub(crate) fn qos_class(spec: &PodSpec) -> &'static str {
     let mut any = false;
     let mut guaranteed = true;
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+    for container in spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+    {
         let resources = container.resources.as_ref();
         for name in ["cpu", "memory"] {
-            let limit = resources.and_then(|r| r.limits.as_ref()).and_then(|l| l.get(name));
-            let request = resources.and_then(|r| r.requests.as_ref()).and_then(|r| r.get(name));
+            let limit = resources
+                .and_then(|r| r.limits.as_ref())
+                .and_then(|l| l.get(name));
+            let request = resources
+                .and_then(|r| r.requests.as_ref())
+                .and_then(|r| r.get(name));
             any |= limit.is_some() || request.is_some();
             guaranteed &= limit.is_some()
-                && request
-                    .is_none_or(|r| crate::quantity::millis(r) == limit.and_then(crate::quantity::millis));
+                && request.is_none_or(|r| {
+                    crate::quantity::millis(r) == limit.and_then(crate::quantity::millis)
+                });
         }
     }
     match (any, guaranteed) {
@@ -379,8 +462,10 @@ pub(crate) fn is_preliminary(machine: &Machine) -> bool {
     !machine.is_terminating()
         && machine.failure.is_none()
         && machine.containers.iter().all(|c| {
-            matches!(c.state, State::Waiting | State::Pulling | State::Starting(_))
-                && c.last.is_none()
+            matches!(
+                c.state,
+                State::Waiting | State::Pulling | State::Starting(_)
+            ) && c.last.is_none()
         })
 }
 

@@ -51,13 +51,18 @@ pub(super) struct ContainerWork {
 impl PodWork {
     pub(super) fn emit(&self, severity: Severity, reason: &str, message: impl Into<String>) {
         let object = pod_reference(&self.pod, None);
-        self.context.recorder.record(object, severity, reason, message);
+        self.context
+            .recorder
+            .record(object, severity, reason, message);
     }
 
     /// Makes the Pod's directories and its hosts file.
     pub(super) fn prepare(&self) -> io::Result<()> {
         for dir in [self.pod_dir.clone(), paths::hosts_dir(&self.pod_dir)] {
-            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(dir)?;
         }
         self.write_hosts()
     }
@@ -65,8 +70,12 @@ impl PodWork {
     /// Brings the hosts file up to date.
     pub(super) fn write_hosts(&self) -> io::Result<()> {
         let names = self.context.services.names();
-        let text =
-            hosts::text(&self.pod, &self.facts.pod_ip, &names, &self.context.cluster_domain);
+        let text = hosts::text(
+            &self.pod,
+            &self.facts.pod_ip,
+            &names,
+            &self.context.cluster_domain,
+        );
         let path = paths::hosts_dir(&self.pod_dir).join("hosts");
         if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
             return Ok(());
@@ -77,11 +86,13 @@ impl PodWork {
     /// Makes the volumes, trying again for as long as it takes; every different failure is told in
     /// an Event.
     pub(super) async fn mount(self) -> (MountedVolumes, Origins) {
-        let mut backoff =
-            Backoff::new(Duration::from_millis(500), 2.0, Duration::from_secs(122));
+        let mut backoff = Backoff::new(Duration::from_millis(500), 2.0, Duration::from_secs(122));
         loop {
             let context = &self.context;
-            let failed = context.volumes.mount(&self.pod, &self.pod_dir, &self.facts).await;
+            let failed = context
+                .volumes
+                .mount(&self.pod, &self.pod_dir, &self.facts)
+                .await;
             let error = match failed {
                 Ok(done) => return done,
                 Err(error) => error,
@@ -114,10 +125,17 @@ impl PodWork {
 
 impl ContainerWork {
     pub(super) fn emit(&self, severity: Severity, reason: &str, message: impl Into<String>) {
-        let list = if self.init { "initContainers" } else { "containers" };
+        let list = if self.init {
+            "initContainers"
+        } else {
+            "containers"
+        };
         let path = format!("spec.{list}{{{}}}", self.spec.name);
         let object = pod_reference(&self.pod.pod, Some(path));
-        self.pod.context.recorder.record(object, severity, reason, message);
+        self.pod
+            .context
+            .recorder
+            .record(object, severity, reason, message);
     }
 
     fn target(&self, id: &ContainerRef) -> Target {
@@ -126,7 +144,12 @@ impl ContainerWork {
             runtime: context.runtime.clone(),
             clock: context.clock.clone(),
             container: id.clone(),
-            pod_ip: self.pod.facts.pod_ip.parse().unwrap_or(context.node.host_ip),
+            pod_ip: self
+                .pod
+                .facts
+                .pod_ip
+                .parse()
+                .unwrap_or(context.node.host_ip),
             spec: self.spec.clone(),
         }
     }
@@ -144,9 +167,17 @@ impl ContainerWork {
                         "Pulled",
                         format!("Container image {image:?} already present on machine"),
                     );
-                    return Event::Pulled { container, result: Ok(found) };
+                    return Event::Pulled {
+                        container,
+                        result: Ok(found),
+                    };
                 }
-                Err(error) => return Event::Pulled { container, result: Err(error) },
+                Err(error) => {
+                    return Event::Pulled {
+                        container,
+                        result: Err(error),
+                    };
+                }
                 Ok(None) if policy == "Never" => {
                     let result = Err(ImageError::NotFound(format!("{image} is not present")));
                     return Event::Pulled { container, result };
@@ -154,7 +185,11 @@ impl ContainerWork {
                 Ok(None) => {}
             }
         }
-        self.emit(Severity::Normal, "Pulling", format!("Pulling image {image:?}"));
+        self.emit(
+            Severity::Normal,
+            "Pulling",
+            format!("Pulling image {image:?}"),
+        );
         let clock = &self.pod.context.clock;
         let began = clock.monotonic();
         let result = images.pull(&image).await;
@@ -183,7 +218,11 @@ impl ContainerWork {
         let container = self.index;
         match self.try_start(&id, attempt, &image, &volumes).await {
             Ok(at) => Event::Started { container, at, id },
-            Err(failure) => Event::StartFailed { container, id, failure },
+            Err(failure) => Event::StartFailed {
+                container,
+                id,
+                failure,
+            },
         }
     }
 
@@ -199,7 +238,9 @@ impl ContainerWork {
         let sources = self.sources().await.map_err(StartFailure::Config)?;
         let namespace = pod.namespace().unwrap_or_default();
         let links = pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);
-        let services = context.services.variables(&namespace, links, &context.api_address);
+        let services = context
+            .services
+            .variables(&namespace, links, &context.api_address);
         let environment = environment::build(
             &self.spec,
             &environment::Inputs {
@@ -221,7 +262,12 @@ impl ContainerWork {
             environment,
             volumes,
             pod_dir: &self.pod.pod_dir,
-            pod_ip: self.pod.facts.pod_ip.parse().unwrap_or(context.node.host_ip),
+            pod_ip: self
+                .pod
+                .facts
+                .pod_ip
+                .parse()
+                .unwrap_or(context.node.host_ip),
             own_uid: context.own_uid,
         })?;
         self.lay_out(&spec, attempt).map_err(|e| {
@@ -256,12 +302,18 @@ impl ContainerWork {
     fn lay_out(&self, spec: &crate::runtime::ContainerSpec, attempt: u32) -> io::Result<()> {
         let pod_dir = &self.pod.pod_dir;
         let name = &self.spec.name;
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&spec.container.state_dir)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&spec.container.state_dir)?;
         let message = paths::termination_log(pod_dir, name, attempt);
         std::fs::write(&message, "")?;
         std::fs::set_permissions(&message, std::fs::Permissions::from_mode(0o666))?;
         if let Some(dir) = spec.log.path.parent() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(dir)?;
         }
         let bytes = serde_json::to_vec(spec).map_err(io::Error::other)?;
         record::replace(&spec.container.state_dir.join(SPEC_FILE), &bytes, 0o600)?;
@@ -279,12 +331,18 @@ impl ContainerWork {
         let mut sources = Sources::default();
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
         for name in config_maps {
-            let found = maps.get_opt(&name).await.map_err(|e| stdx::error::chain(&e))?;
+            let found = maps
+                .get_opt(&name)
+                .await
+                .map_err(|e| stdx::error::chain(&e))?;
             sources.config_maps.insert(name, found);
         }
         let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         for name in secrets {
-            let found = api.get_opt(&name).await.map_err(|e| stdx::error::chain(&e))?;
+            let found = api
+                .get_opt(&name)
+                .await
+                .map_err(|e| stdx::error::chain(&e))?;
             sources.secrets.insert(name, found);
         }
         Ok(sources)
@@ -301,26 +359,45 @@ impl ContainerWork {
 
     fn lost(&self, message: String) -> Exit {
         let at = self.pod.context.clock.now();
-        Exit { code: 137, signal: None, oom_killed: false, message: Some(message), at }
+        Exit {
+            code: 137,
+            signal: None,
+            oom_killed: false,
+            message: Some(message),
+            at,
+        }
     }
 
     /// The event for an end, with the container's last words.
     fn ended(&self, id: ContainerRef, exit: Exit) -> Event {
         let file = id.state_dir.join("termination-log");
-        let attempt = id.state_dir.file_name().and_then(|n| n.to_str()?.parse().ok()).unwrap_or(0);
+        let attempt = id
+            .state_dir
+            .file_name()
+            .and_then(|n| n.to_str()?.parse().ok())
+            .unwrap_or(0);
         let log = paths::log(&self.pod.pod_dir, &self.spec.name, attempt);
         let fallback = self.spec.termination_message_policy.as_deref()
             == Some("FallbackToLogsOnError")
             && exit.code != 0;
         let message = last_words(&file, fallback.then_some(log.as_path()));
-        Event::Exited { container: self.index, id, exit, message }
+        Event::Exited {
+            container: self.index,
+            id,
+            exit,
+            message,
+        }
     }
 
     /// Finds out what became of a container that an earlier start of the kubelet started.
     pub(super) async fn recover(self, id: ContainerRef) -> Event {
         let container = self.index;
         match self.pod.context.runtime.recover(&id).await {
-            Ok(Recovered::Running(started)) => Event::Started { container, at: started.at, id },
+            Ok(Recovered::Running(started)) => Event::Started {
+                container,
+                at: started.at,
+                id,
+            },
             Ok(Recovered::Exited(exit)) => self.ended(id, exit),
             Ok(Recovered::NotStarted) => Event::NotStarted { container, id },
             Ok(Recovered::Lost) => {
@@ -338,7 +415,11 @@ impl ContainerWork {
 
     /// Runs the postStart hook.
     pub(super) async fn post_start(self, id: ContainerRef) -> Event {
-        let hook = self.spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+        let hook = self
+            .spec
+            .lifecycle
+            .as_ref()
+            .and_then(|l| l.post_start.as_ref());
         let result = match hook.and_then(probe::hook) {
             Some(check) => self.target(&id).run(&check, None).await.map_err(|error| {
                 format!(
@@ -349,12 +430,20 @@ impl ContainerWork {
             }),
             None => Ok(()),
         };
-        Event::PostStart { container: self.index, id, result }
+        Event::PostStart {
+            container: self.index,
+            id,
+            result,
+        }
     }
 
     /// Runs the preStop hook.
     pub(super) async fn pre_stop(self, id: ContainerRef) -> Event {
-        let hook = self.spec.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
+        let hook = self
+            .spec
+            .lifecycle
+            .as_ref()
+            .and_then(|l| l.pre_stop.as_ref());
         if let Some(check) = hook.and_then(probe::hook)
             && let Err(error) = self.target(&id).run(&check, None).await
         {
@@ -368,7 +457,10 @@ impl ContainerWork {
                 ),
             );
         }
-        Event::PreStopDone { container: self.index, id }
+        Event::PreStopDone {
+            container: self.index,
+            id,
+        }
     }
 
     /// Probes; every failure becomes an Event, every new verdict goes to `tell`.
@@ -378,7 +470,9 @@ impl ContainerWork {
         kind: super::machine::ProbeKind,
         tell: tokio::sync::mpsc::UnboundedSender<Event>,
     ) {
-        let Some(probe) = probe::of(&self.spec, kind).cloned() else { return };
+        let Some(probe) = probe::of(&self.spec, kind).cloned() else {
+            return;
+        };
         let target = self.target(&id);
         let container = self.index;
         probe::run(target, probe, kind, |outcome, verdict| {
@@ -391,7 +485,12 @@ impl ContainerWork {
             }
             if let Some(healthy) = verdict {
                 // The worker is gone with its Pod: nobody cares.
-                drop(tell.send(Event::Probed { container, id: id.clone(), kind, healthy }));
+                drop(tell.send(Event::Probed {
+                    container,
+                    id: id.clone(),
+                    kind,
+                    healthy,
+                }));
             }
         })
         .await;
@@ -428,7 +527,10 @@ pub(super) fn shared_specs(pod: &Pod) -> BTreeMap<usize, (bool, Arc<k8s::Contain
     super::machine::specs(pod)
         .enumerate()
         .map(|(index, (role, spec))| {
-            (index, (role != super::machine::Role::Main, Arc::new(spec.clone())))
+            (
+                index,
+                (role != super::machine::Role::Main, Arc::new(spec.clone())),
+            )
         })
         .collect()
 }

@@ -46,10 +46,20 @@ enum Done {
     Event(Event),
     Mounted(MountedVolumes, Origins),
     StatusWritten(Written),
-    /// It is time to write the status, preliminary or not.
-    StatusDue,
+    /// The preliminary status has waited long enough.
+    PreliminaryDue,
+    /// A status that was not taken is tried again.
+    StatusRetry,
     Deleted(bool),
     Nothing,
+}
+
+/// A status that only says "in progress" waits once for a better one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Preliminary {
+    Fresh,
+    Waiting,
+    Due,
 }
 
 /// A Pod's worker.
@@ -67,10 +77,10 @@ pub(crate) struct Worker {
     volumes: Arc<MountedVolumes>,
     report: Report,
     status_retry: Backoff,
-    /// A `StatusDue` task is under way.
-    status_waits: bool,
-    /// The preliminary status has waited long enough.
-    status_forced: bool,
+    /// A `StatusRetry` is under way: nothing is written before it.
+    retry_waits: bool,
+    /// How far the wait for something better than a preliminary status is.
+    preliminary: Preliminary,
     deleting: bool,
     delete_retry: Backoff,
     saved: Option<Record>,
@@ -97,7 +107,10 @@ impl Worker {
                 bytes.iter().map(|b| format!("{b:02x}")).collect()
             }
         };
-        let ids = Ids { pod_dir: pod_dir.clone(), seed };
+        let ids = Ids {
+            pod_dir: pod_dir.clone(),
+            seed,
+        };
         let mut machine = match &record {
             Some(record) => Machine::restore(pod.clone(), ids, record),
             None => Machine::new(pod.clone(), ids, context.clock.now()),
@@ -125,8 +138,8 @@ impl Worker {
             volumes: Arc::default(),
             report: Report::new(),
             status_retry: retry(),
-            status_waits: false,
-            status_forced: false,
+            retry_waits: false,
+            preliminary: Preliminary::Fresh,
             deleting: false,
             delete_retry: retry(),
             saved: record,
@@ -167,7 +180,10 @@ impl Worker {
         self.machine.draining
             && settled
             && !self.report.in_flight
-            && self.report.due(&self.machine, &self.context.node, self.context.clock.now()).is_none()
+            && self
+                .report
+                .due(&self.machine, &self.context.node, self.context.clock.now())
+                .is_none()
     }
 
     /// Asks the runtime about the containers that ran when the record was written.
@@ -257,14 +273,21 @@ impl Worker {
                 if self.report.finished(written) {
                     self.status_retry.reset();
                 } else {
-                    self.status_after(self.status_retry.clone().next_delay());
-                    let _ = self.status_retry.next_delay();
+                    self.retry_waits = true;
+                    let pause = self.context.clock.sleep(self.status_retry.next_delay());
+                    self.tasks.spawn(async move {
+                        pause.await;
+                        Done::StatusRetry
+                    });
                 }
                 None
             }
-            Done::StatusDue => {
-                self.status_waits = false;
-                self.status_forced = true;
+            Done::StatusRetry => {
+                self.retry_waits = false;
+                None
+            }
+            Done::PreliminaryDue => {
+                self.preliminary = Preliminary::Due;
                 None
             }
             Done::Deleted(true) | Done::Nothing => None,
@@ -306,14 +329,15 @@ impl Worker {
             self.deleting = true;
             let (context, pod) = (self.context.clone(), self.machine.pod.clone());
             let pause = self.delete_retry.next_delay();
-            self.tasks.spawn(async move { Done::Deleted(delete(&context, &pod, pause).await) });
+            self.tasks
+                .spawn(async move { Done::Deleted(delete(&context, &pod, pause).await) });
         }
     }
 
     fn save(&mut self) {
         let record = self.machine.record();
-        let untouched = self.saved.is_none()
-            && matches!(self.machine.stage, Stage::New | Stage::Admitting);
+        let untouched =
+            self.saved.is_none() && matches!(self.machine.stage, Stage::New | Stage::Admitting);
         if self.saved.as_ref() == Some(&record) || untouched || !self.pod_dir.exists() {
             return;
         }
@@ -324,30 +348,32 @@ impl Worker {
     }
 
     fn write_status(&mut self) {
-        if self.report.in_flight || self.status_waits {
+        if self.report.in_flight || self.retry_waits {
             return;
         }
         let now = self.context.clock.now();
-        let Some(next) = self.report.due(&self.machine, &self.context.node, now) else { return };
-        if status::is_preliminary(&self.machine) && !self.status_forced {
-            self.status_after(PRELIMINARY);
+        let Some(next) = self.report.due(&self.machine, &self.context.node, now) else {
             return;
+        };
+        if status::is_preliminary(&self.machine) {
+            match self.preliminary {
+                Preliminary::Fresh => {
+                    self.preliminary = Preliminary::Waiting;
+                    let pause = self.context.clock.sleep(PRELIMINARY);
+                    self.tasks.spawn(async move {
+                        pause.await;
+                        Done::PreliminaryDue
+                    });
+                    return;
+                }
+                Preliminary::Waiting => return,
+                Preliminary::Due => {}
+            }
         }
-        self.status_forced = false;
         self.report.in_flight = true;
         let (client, pod) = (self.context.client.clone(), self.machine.pod.clone());
         self.tasks
             .spawn(async move { Done::StatusWritten(report::write(client, pod, next).await) });
-    }
-
-    /// Comes back to the status later.
-    fn status_after(&mut self, pause: Duration) {
-        self.status_waits = true;
-        let sleep = self.context.clock.sleep(pause);
-        self.tasks.spawn(async move {
-            sleep.await;
-            Done::StatusDue
-        });
     }
 
     fn facts(&self) -> Facts {
@@ -369,7 +395,12 @@ impl Worker {
 
     fn container_work(&self, index: usize) -> Option<ContainerWork> {
         let (init, spec) = work::shared_specs(&self.machine.pod).remove(&index)?;
-        Some(ContainerWork { pod: self.pod_work(), index, spec, init })
+        Some(ContainerWork {
+            pod: self.pod_work(),
+            index,
+            spec,
+            init,
+        })
     }
 
     fn spawn_event(&mut self, task: impl Future<Output = Event> + Send + 'static) {
@@ -394,7 +425,12 @@ impl Worker {
                     self.spawn_event(work.pull(policy));
                 }
             }
-            Action::Start { container, attempt, image, id } => {
+            Action::Start {
+                container,
+                attempt,
+                image,
+                id,
+            } => {
                 let volumes = self.volumes.clone();
                 if let Some(work) = self.container_work(container) {
                     self.spawn_event(work.start(id, attempt, image, volumes));
@@ -415,14 +451,20 @@ impl Worker {
                     self.spawn_event(work.pre_stop(id));
                 }
             }
-            Action::Probe { container, id, after_startup } => {
+            Action::Probe {
+                container,
+                id,
+                after_startup,
+            } => {
                 let kinds: &[ProbeKind] = if after_startup {
                     &[ProbeKind::Liveness, ProbeKind::Readiness]
                 } else {
                     &[ProbeKind::Startup]
                 };
                 for kind in kinds {
-                    let Some(work) = self.container_work(container) else { continue };
+                    let Some(work) = self.container_work(container) else {
+                        continue;
+                    };
                     let (id, tell, kind) = (id.clone(), self.tell.clone(), *kind);
                     let task = self.tasks.spawn(async move {
                         work.probe(id, kind, tell).await;
@@ -455,13 +497,24 @@ impl Worker {
                     Done::Nothing
                 });
             }
-            Action::Emit { container, warning, reason, message } => {
-                let severity = if warning { Severity::Warning } else { Severity::Normal };
+            Action::Emit {
+                container,
+                warning,
+                reason,
+                message,
+            } => {
+                let severity = if warning {
+                    Severity::Warning
+                } else {
+                    Severity::Normal
+                };
                 match container.and_then(|index| self.container_work(index)) {
                     Some(work) => work.emit(severity, reason, message),
                     None => {
                         let object = pod_reference(&self.machine.pod, None);
-                        self.context.recorder.record(object, severity, reason, message);
+                        self.context
+                            .recorder
+                            .record(object, severity, reason, message);
                     }
                 }
             }
@@ -485,7 +538,10 @@ impl Worker {
         let spec = self.machine.pod.spec.clone().unwrap_or_default();
         let known = self.saved.is_some();
         if let Err(refusal) = context.ledger.admit(&uid, Requests::of(&spec), known) {
-            return Event::Rejected { reason: refusal.reason, message: refusal.message };
+            return Event::Rejected {
+                reason: refusal.reason,
+                message: refusal.message,
+            };
         }
         let refused = |message: String| Event::Rejected {
             reason: "UnexpectedAdmissionError".to_owned(),
@@ -508,9 +564,13 @@ impl Worker {
     }
 
     fn keep_fresh(&mut self, origins: Origins) {
-        let downward = self.machine.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(
-            |v| v.downward_api.is_some() || v.projected.is_some(),
-        );
+        let downward = self
+            .machine
+            .pod
+            .spec
+            .iter()
+            .flat_map(|s| s.volumes.iter().flatten())
+            .any(|v| v.downward_api.is_some() || v.projected.is_some());
         if origins.objects.is_empty() && origins.renew_at.is_none() && !downward {
             return;
         }
@@ -537,7 +597,10 @@ async fn delete(context: &Context, pod: &Pod, pause: Duration) -> bool {
         Api::namespaced(context.client.clone(), &pod.namespace().unwrap_or_default());
     let params = DeleteParams {
         grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        }),
         ..DeleteParams::default()
     };
     match api.delete(&pod.name_any(), &params).await {

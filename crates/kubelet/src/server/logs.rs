@@ -41,7 +41,11 @@ pub(super) async fn container_logs(
     let attempt = if previous {
         let older = found.attempt.and_then(|attempt| {
             // While it waits to be restarted, the one that ended last is the previous one too.
-            if found.live.is_none() && found.waiting.is_some() { Some(attempt) } else { attempt.checked_sub(1) }
+            if found.live.is_none() && found.waiting.is_some() {
+                Some(attempt)
+            } else {
+                attempt.checked_sub(1)
+            }
         });
         older.ok_or_else(|| {
             Refusal::bad_request(format!(
@@ -92,12 +96,16 @@ fn options(parameters: &Parameters, now: Timestamp) -> Result<Options, Refusal> 
     let since_seconds = parameters.number("sinceSeconds")?;
     let since_time = match parameters.get("sinceTime").filter(|t| !t.is_empty()) {
         Some(text) => Some(text.parse::<Timestamp>().map_err(|_| {
-            Refusal::bad_request(format!("invalid value {text:?} of sinceTime: must be RFC 3339"))
+            Refusal::bad_request(format!(
+                "invalid value {text:?} of sinceTime: must be RFC 3339"
+            ))
         })?),
         None => None,
     };
-    let since_seconds = since_seconds
-        .and_then(|s| now.checked_sub(SignedDuration::from_secs(i64::try_from(s).ok()?)).ok());
+    let since_seconds = since_seconds.and_then(|s| {
+        now.checked_sub(SignedDuration::from_secs(i64::try_from(s).ok()?))
+            .ok()
+    });
     let stream = match parameters.get("stream") {
         Some("Stdout") => Some("stdout".to_owned()),
         Some("Stderr") => Some("stderr".to_owned()),

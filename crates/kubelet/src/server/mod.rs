@@ -52,18 +52,41 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
         .route("/stats/summary", get(stats::summary))
-        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
+        .route(
+            "/containerLogs/{namespace}/{pod}/{container}",
+            get(logs::container_logs),
+        )
         .route("/exec/{namespace}/{pod}/{container}", any(session::exec))
-        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(session::exec_by_uid))
-        .route("/attach/{namespace}/{pod}/{container}", any(session::attach))
-        .route("/attach/{namespace}/{pod}/{uid}/{container}", any(session::attach_by_uid))
-        .route("/portForward/{namespace}/{pod}", any(portforward::port_forward))
-        .route("/portForward/{namespace}/{pod}/{uid}", any(portforward::port_forward_by_uid))
+        .route(
+            "/exec/{namespace}/{pod}/{uid}/{container}",
+            any(session::exec_by_uid),
+        )
+        .route(
+            "/attach/{namespace}/{pod}/{container}",
+            any(session::attach),
+        )
+        .route(
+            "/attach/{namespace}/{pod}/{uid}/{container}",
+            any(session::attach_by_uid),
+        )
+        .route(
+            "/portForward/{namespace}/{pod}",
+            any(portforward::port_forward),
+        )
+        .route(
+            "/portForward/{namespace}/{pod}/{uid}",
+            any(portforward::port_forward_by_uid),
+        )
         .with_state(context)
 }
 
 async fn pods(State(context): State<Arc<Context>>) -> Response {
-    let items: Vec<_> = context.registry.all().into_iter().map(|view| view.pod).collect();
+    let items: Vec<_> = context
+        .registry
+        .all()
+        .into_iter()
+        .map(|view| view.pod)
+        .collect();
     let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
     Json(list).into_response()
 }
@@ -129,20 +152,32 @@ impl Parameters {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     fn all(&self, name: &str) -> Vec<String> {
-        self.0.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, v)| v.clone())
+            .collect()
     }
 
     /// A flag: `true` or `1`, or named without a value.
     fn flag(&self, names: &[&str]) -> bool {
-        names.iter().filter_map(|n| self.get(n)).any(|v| matches!(v, "" | "1" | "true" | "True"))
+        names
+            .iter()
+            .filter_map(|n| self.get(n))
+            .any(|v| matches!(v, "" | "1" | "true" | "True"))
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
-        let Some(text) = self.get(name).filter(|t| !t.is_empty()) else { return Ok(None) };
+        let Some(text) = self.get(name).filter(|t| !t.is_empty()) else {
+            return Ok(None);
+        };
         text.parse().map(Some).map_err(|_| {
             Refusal::bad_request(format!(
                 "invalid value {text:?} of {name}: must be a whole number from 0"
@@ -153,5 +188,9 @@ impl Parameters {
 
 /// Names of containers by Pod, for messages.
 fn known<V>(containers: &BTreeMap<String, V>) -> String {
-    containers.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    containers
+        .keys()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

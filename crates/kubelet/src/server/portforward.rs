@@ -18,7 +18,11 @@ use tokio::sync::mpsc;
 use super::{Parameters, Refusal};
 use crate::pod::Context;
 
-const PROTOCOLS: [&str; 3] = ["v4.channel.k8s.io", "v5.channel.k8s.io", "portforward.k8s.io"];
+const PROTOCOLS: [&str; 3] = [
+    "v4.channel.k8s.io",
+    "v5.channel.k8s.io",
+    "portforward.k8s.io",
+];
 
 type Upgrade = Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>;
 
@@ -53,7 +57,9 @@ fn open(
         .get(namespace, pod)
         .ok_or_else(|| Refusal::not_found(format!("pod {namespace}/{pod} is not on this node")))?;
     let ip = view.borrow().ip.ok_or_else(|| {
-        Refusal::bad_request(format!("unable to forward port because pod {pod} is not running"))
+        Refusal::bad_request(format!(
+            "unable to forward port because pod {pod} is not running"
+        ))
     })?;
     let upgrade = upgrade
         .map_err(|e| Refusal::bad_request(format!("{e} (ports are forwarded over WebSocket)")))?
@@ -69,13 +75,19 @@ fn ports(parameters: &Parameters) -> Result<Vec<u16>, Refusal> {
         .iter()
         .flat_map(|list| list.split(','))
         .map(|text| {
-            text.trim().parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(|| {
-                Refusal::bad_request(format!("invalid port {text:?}: must be 1 to 65535"))
-            })
+            text.trim()
+                .parse::<u16>()
+                .ok()
+                .filter(|p| *p > 0)
+                .ok_or_else(|| {
+                    Refusal::bad_request(format!("invalid port {text:?}: must be 1 to 65535"))
+                })
         })
         .collect::<Result<Vec<u16>, _>>()?;
     if ports.is_empty() || ports.len() > 120 {
-        return Err(Refusal::bad_request("query parameter \"port\" is required, 1 to 120 times"));
+        return Err(Refusal::bad_request(
+            "query parameter \"port\" is required, 1 to 120 times",
+        ));
     }
     Ok(ports)
 }
@@ -107,7 +119,9 @@ async fn run(socket: WebSocket, ip: Ipv4Addr, ports: Vec<u16>) {
                 }
                 continue;
             };
-            let Some(&channel) = bytes.first() else { continue };
+            let Some(&channel) = bytes.first() else {
+                continue;
+            };
             if channel % 2 == 0
                 && let Some(input) = inputs.get(usize::from(channel / 2))
             {
@@ -140,7 +154,11 @@ async fn forward(
     out: mpsc::Sender<Message>,
 ) {
     for channel in [channel, channel + 1] {
-        if out.send(message(channel, &port.to_le_bytes())).await.is_err() {
+        if out
+            .send(message(channel, &port.to_le_bytes()))
+            .await
+            .is_err()
+        {
             return;
         }
     }

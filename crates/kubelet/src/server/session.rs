@@ -40,7 +40,16 @@ pub(super) async fn exec(
     OriginalUri(uri): OriginalUri,
     upgrade: Upgrade,
 ) -> Result<Response, Refusal> {
-    open(context, Kind::Exec, &namespace, &pod, &container, &uri, upgrade).await
+    open(
+        context,
+        Kind::Exec,
+        &namespace,
+        &pod,
+        &container,
+        &uri,
+        upgrade,
+    )
+    .await
 }
 
 pub(super) async fn exec_by_uid(
@@ -49,7 +58,16 @@ pub(super) async fn exec_by_uid(
     OriginalUri(uri): OriginalUri,
     upgrade: Upgrade,
 ) -> Result<Response, Refusal> {
-    open(context, Kind::Exec, &namespace, &pod, &container, &uri, upgrade).await
+    open(
+        context,
+        Kind::Exec,
+        &namespace,
+        &pod,
+        &container,
+        &uri,
+        upgrade,
+    )
+    .await
 }
 
 pub(super) async fn attach(
@@ -58,7 +76,16 @@ pub(super) async fn attach(
     OriginalUri(uri): OriginalUri,
     upgrade: Upgrade,
 ) -> Result<Response, Refusal> {
-    open(context, Kind::Attach, &namespace, &pod, &container, &uri, upgrade).await
+    open(
+        context,
+        Kind::Attach,
+        &namespace,
+        &pod,
+        &container,
+        &uri,
+        upgrade,
+    )
+    .await
 }
 
 pub(super) async fn attach_by_uid(
@@ -67,7 +94,16 @@ pub(super) async fn attach_by_uid(
     OriginalUri(uri): OriginalUri,
     upgrade: Upgrade,
 ) -> Result<Response, Refusal> {
-    open(context, Kind::Attach, &namespace, &pod, &container, &uri, upgrade).await
+    open(
+        context,
+        Kind::Attach,
+        &namespace,
+        &pod,
+        &container,
+        &uri,
+        upgrade,
+    )
+    .await
 }
 
 async fn open(
@@ -83,7 +119,9 @@ async fn open(
     let (id, tty) = find(&context, namespace, pod, container)?;
     let spec = spec(kind, &parameters, tty)?;
     let upgrade = upgrade.map_err(|e| {
-        Refusal::bad_request(format!("{e} (streams are served over WebSocket, as {V5} or {V4})"))
+        Refusal::bad_request(format!(
+            "{e} (streams are served over WebSocket, as {V5} or {V4})"
+        ))
     })?;
     let upgrade = upgrade.protocols([V5, V4]);
     let Some(protocol) = upgrade.selected_protocol().cloned() else {
@@ -131,7 +169,9 @@ fn find(
 fn spec(kind: Kind, parameters: &Parameters, container_tty: bool) -> Result<ExecSpec, Refusal> {
     let argv = parameters.all("command");
     if kind == Kind::Exec && argv.is_empty() {
-        return Err(Refusal::bad_request("you must specify at least one command: command=…"));
+        return Err(Refusal::bad_request(
+            "you must specify at least one command: command=…",
+        ));
     }
     // The API server's names, and the older ones of the kubelet.
     let tty = match kind {
@@ -167,12 +207,24 @@ async fn run(socket: WebSocket, opened: Result<Streams, Error>, spec: &ExecSpec,
         drop(sink.send(Message::Close(None)).await);
     };
     let working = async {
-        let first = if spec.stdout { STDOUT } else if spec.stderr { STDERR } else { STATUS };
+        let first = if spec.stdout {
+            STDOUT
+        } else if spec.stderr {
+            STDERR
+        } else {
+            STATUS
+        };
         // An empty message tells the client that the streams are open.
         drop(out.send(message(first, &[])).await);
         let status = match opened {
             Ok(streams) => {
-                let Streams { stdin, stdout, stderr, resize, exit } = streams;
+                let Streams {
+                    stdin,
+                    stdout,
+                    stderr,
+                    resize,
+                    exit,
+                } = streams;
                 let output = async {
                     tokio::join!(pump(STDOUT, stdout, &out), pump(STDERR, stderr, &out));
                     exit.await
@@ -184,7 +236,10 @@ async fn run(socket: WebSocket, opened: Result<Streams, Error>, spec: &ExecSpec,
             }
             Err(error) => status(&Err(error)),
         };
-        drop(out.send(message(STATUS, status.to_string().as_bytes())).await);
+        drop(
+            out.send(message(STATUS, status.to_string().as_bytes()))
+                .await,
+        );
         drop(out);
     };
     tokio::join!(writing, working);

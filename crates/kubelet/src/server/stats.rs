@@ -25,9 +25,13 @@ pub(super) async fn summary(State(context): State<Arc<Context>>) -> Response {
         let mut containers = Vec::new();
         let mut sum = Stats::default();
         for (name, container) in &view.containers {
-            let Some(live) = &container.live else { continue };
+            let Some(live) = &container.live else {
+                continue;
+            };
             // It may have ended just now.
-            let Ok(stats) = context.runtime.stats(live).await else { continue };
+            let Ok(stats) = context.runtime.stats(live).await else {
+                continue;
+            };
             sum = plus(sum, stats);
             let mut entry = usage(&stats);
             entry["name"] = json!(name);

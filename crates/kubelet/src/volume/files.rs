@@ -25,14 +25,23 @@ pub(crate) type Payload = BTreeMap<PathBuf, FileData>;
 
 /// The data of a ConfigMap, text and binary.
 pub(crate) fn config_map_data(map: ConfigMap) -> BTreeMap<String, Vec<u8>> {
-    let text = map.data.into_iter().flatten().map(|(k, v)| (k, v.into_bytes()));
+    let text = map
+        .data
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| (k, v.into_bytes()));
     let binary = map.binary_data.into_iter().flatten().map(|(k, v)| (k, v.0));
     text.chain(binary).collect()
 }
 
 /// The data of a Secret.
 pub(crate) fn secret_data(secret: Secret) -> BTreeMap<String, Vec<u8>> {
-    secret.data.into_iter().flatten().map(|(k, ByteString(v))| (k, v)).collect()
+    secret
+        .data
+        .into_iter()
+        .flatten()
+        .map(|(k, ByteString(v))| (k, v))
+        .collect()
 }
 
 /// The files that an object's data becomes. `what` names the object for messages.
@@ -45,7 +54,13 @@ pub(crate) fn select(
     let mut payload = Payload::new();
     let Some(items) = items.filter(|items| !items.is_empty()) else {
         for (key, bytes) in data {
-            payload.insert(PathBuf::from(key), FileData { bytes, mode: default_mode });
+            payload.insert(
+                PathBuf::from(key),
+                FileData {
+                    bytes,
+                    mode: default_mode,
+                },
+            );
         }
         return Ok(payload);
     };
@@ -53,7 +68,13 @@ pub(crate) fn select(
         match data.get(&item.key) {
             Some(bytes) => {
                 let mode = item.mode.map_or(default_mode, |m| m as u32 & 0o777);
-                payload.insert(relative(&item.path)?, FileData { bytes: bytes.clone(), mode });
+                payload.insert(
+                    relative(&item.path)?,
+                    FileData {
+                        bytes: bytes.clone(),
+                        mode,
+                    },
+                );
             }
             None if optional => {}
             None => return Err(format!("references non-existent config key: {}", item.key)),
@@ -66,11 +87,18 @@ pub(crate) fn select(
 pub(crate) fn relative(path: &str) -> Result<PathBuf, String> {
     let inside = Path::new(path);
     let ok = !path.is_empty()
-        && inside.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+        && inside
+            .components()
+            .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if ok && !path.starts_with("..") {
-        Ok(inside.components().filter(|c| *c != Component::CurDir).collect())
+        Ok(inside
+            .components()
+            .filter(|c| *c != Component::CurDir)
+            .collect())
     } else {
-        Err(format!("invalid path {path:?}: must be relative and without `..`"))
+        Err(format!(
+            "invalid path {path:?}: must be relative and without `..`"
+        ))
     }
 }
 
@@ -126,8 +154,11 @@ pub(crate) fn write(
     let _ = std::fs::remove_file(&link);
     symlink(&fresh, &link)?;
     std::fs::rename(&link, &data_link)?;
-    let wanted: std::collections::BTreeSet<_> =
-        payload.keys().filter_map(|p| p.components().next()).map(|c| c.as_os_str().to_owned()).collect();
+    let wanted: std::collections::BTreeSet<_> = payload
+        .keys()
+        .filter_map(|p| p.components().next())
+        .map(|c| c.as_os_str().to_owned())
+        .collect();
     for name in &wanted {
         let visible = dir.join(name);
         if std::fs::symlink_metadata(&visible).is_err() {
@@ -159,7 +190,9 @@ fn holds(dir: &Path, payload: &Payload) -> bool {
     let mut count = 0;
     let mut stack = vec![dir.to_owned()];
     while let Some(next) = stack.pop() {
-        let Ok(entries) = std::fs::read_dir(&next) else { return false };
+        let Ok(entries) = std::fs::read_dir(&next) else {
+            return false;
+        };
         for entry in entries.flatten() {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => stack.push(entry.path()),
@@ -181,7 +214,13 @@ mod tests {
         files
             .iter()
             .map(|(path, text)| {
-                (PathBuf::from(path), FileData { bytes: text.as_bytes().to_vec(), mode: 0o640 })
+                (
+                    PathBuf::from(path),
+                    FileData {
+                        bytes: text.as_bytes().to_vec(),
+                        mode: 0o640,
+                    },
+                )
             })
             .collect()
     }
@@ -192,14 +231,47 @@ mod tests {
         let dir = root.path().join("v");
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).ok();
         let now = Timestamp::UNIX_EPOCH;
-        assert!(write(&dir, &payload(&[("a", "1"), ("sub/b", "2")]), Owner::default(), now).unwrap());
-        assert_eq!((read("a"), read("sub/b")), (Some("1".into()), Some("2".into())));
-        let mode = std::fs::metadata(dir.join("a")).unwrap().permissions().mode();
+        assert!(
+            write(
+                &dir,
+                &payload(&[("a", "1"), ("sub/b", "2")]),
+                Owner::default(),
+                now
+            )
+            .unwrap()
+        );
+        assert_eq!(
+            (read("a"), read("sub/b")),
+            (Some("1".into()), Some("2".into()))
+        );
+        let mode = std::fs::metadata(dir.join("a"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o640);
         let first = std::fs::read_link(dir.join("..data")).unwrap();
-        assert!(!write(&dir, &payload(&[("a", "1"), ("sub/b", "2")]), Owner::default(), now).unwrap());
-        assert!(write(&dir, &payload(&[("a", "3"), ("c", "4")]), Owner::default(), now).unwrap());
-        assert_eq!((read("a"), read("sub/b"), read("c")), (Some("3".into()), None, Some("4".into())));
+        assert!(
+            !write(
+                &dir,
+                &payload(&[("a", "1"), ("sub/b", "2")]),
+                Owner::default(),
+                now
+            )
+            .unwrap()
+        );
+        assert!(
+            write(
+                &dir,
+                &payload(&[("a", "3"), ("c", "4")]),
+                Owner::default(),
+                now
+            )
+            .unwrap()
+        );
+        assert_eq!(
+            (read("a"), read("sub/b"), read("c")),
+            (Some("3".into()), None, Some("4".into()))
+        );
         assert_ne!(std::fs::read_link(dir.join("..data")).unwrap(), first);
         assert!(!dir.join(first).exists());
         assert!(!dir.join("sub").exists());
@@ -211,13 +283,21 @@ mod tests {
     fn items_choose_keys_and_a_missing_key_is_named() {
         let data = || BTreeMap::from([("k".to_owned(), b"v".to_vec())]);
         let item = |key: &str| {
-            vec![KeyToPath { key: key.into(), path: "dir/file".into(), mode: Some(0o400) }]
+            vec![KeyToPath {
+                key: key.into(),
+                path: "dir/file".into(),
+                mode: Some(0o400),
+            }]
         };
         let chosen = select(data(), Some(&item("k")), false, 0o644).unwrap();
         assert_eq!(chosen[Path::new("dir/file")].mode, 0o400);
         let error = select(data(), Some(&item("x")), false, 0o644).unwrap_err();
         assert_eq!(error, "references non-existent config key: x");
-        assert!(select(data(), Some(&item("x")), true, 0o644).unwrap().is_empty());
+        assert!(
+            select(data(), Some(&item("x")), true, 0o644)
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]

@@ -54,7 +54,11 @@ pub(crate) fn prepare(path: &str, kind: Option<&str>) -> Result<PathBuf, String>
 /// Says early, and with the path, what a program would stumble over later.
 pub(crate) fn readable(host: &Path) -> Result<(), String> {
     let directory = std::fs::metadata(host).is_ok_and(|m| m.is_dir());
-    let access = if directory { Access::READ_OK | Access::EXEC_OK } else { Access::READ_OK };
+    let access = if directory {
+        Access::READ_OK | Access::EXEC_OK
+    } else {
+        Access::READ_OK
+    };
     rustix::fs::access(host, access)
         .map_err(|e| describe("open", &host.display().to_string(), &e.into()))
 }
@@ -94,12 +98,18 @@ mod tests {
             let result = prepare(&at(name), Some(kind));
             assert_eq!(result.is_ok(), made, "{name} {kind}: {result:?}");
             if let Err(message) = result {
-                assert!(message.contains(&at(name)) || kind == "Nonsense", "{message}");
+                assert!(
+                    message.contains(&at(name)) || kind == "Nonsense",
+                    "{message}"
+                );
             }
         }
         assert_eq!(
             prepare(&at("file"), Some("Directory")).unwrap_err(),
-            format!("hostPath type check failed: {} is not a directory", at("file"))
+            format!(
+                "hostPath type check failed: {} is not a directory",
+                at("file")
+            )
         );
         assert!(prepare("relative", None).is_err());
     }

@@ -76,7 +76,10 @@ pub(crate) struct Problem {
 
 impl From<String> for Problem {
     fn from(text: String) -> Self {
-        Self { text, waits_for: None }
+        Self {
+            text,
+            waits_for: None,
+        }
     }
 }
 
@@ -92,7 +95,10 @@ impl Volumes {
         let mut origins = Origins::default();
         let spec = pod.spec.clone().unwrap_or_default();
         for volume in spec.volumes.iter().flatten() {
-            match self.mount_one(pod, &spec, volume, pod_dir, facts, &mut origins).await {
+            match self
+                .mount_one(pod, &spec, volume, pod_dir, facts, &mut origins)
+                .await
+            {
                 Ok(one) => {
                     mounted.insert(volume.name.clone(), one);
                 }
@@ -120,9 +126,15 @@ impl Volumes {
         origins: &mut Origins,
     ) -> Result<Mounted, Problem> {
         let dir = paths::volume(pod_dir, &volume.name);
-        let writable = |path| Mounted { path, read_only: false };
+        let writable = |path| Mounted {
+            path,
+            read_only: false,
+        };
         if let Some(source) = &volume.host_path {
-            return Ok(writable(host_path::prepare(&source.path, source.type_.as_deref())?));
+            return Ok(writable(host_path::prepare(
+                &source.path,
+                source.type_.as_deref(),
+            )?));
         }
         if let Some(source) = &volume.empty_dir {
             return Ok(writable(empty_dir(source, pod, spec, &dir, &volume.name)?));
@@ -130,7 +142,10 @@ impl Volumes {
         if let Some(source) = &volume.persistent_volume_claim {
             let path = self.claim(pod, &source.claim_name).await?;
             let read_only = source.read_only == Some(true) || path.1;
-            return Ok(Mounted { path: path.0, read_only });
+            return Ok(Mounted {
+                path: path.0,
+                read_only,
+            });
         }
         if let Some(source) = &volume.ephemeral {
             let _ = source;
@@ -140,7 +155,10 @@ impl Volumes {
         }
         if projected::is_made_of_files(volume) {
             self.write_files(pod, volume, &dir, facts, origins).await?;
-            return Ok(Mounted { path: dir, read_only: true });
+            return Ok(Mounted {
+                path: dir,
+                read_only: true,
+            });
         }
         let kind = serde_json::to_value(volume)
             .ok()
@@ -160,9 +178,19 @@ impl Volumes {
     ) -> Result<(), Problem> {
         let payload = self.payload(pod, volume, facts, origins).await?;
         let security = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-        let group = security.and_then(|s| s.fs_group).and_then(|g| u32::try_from(g).ok());
-        files::write(dir, &payload.files, Owner { user: payload.user, group }, self.clock.now())
-            .map_err(|e| format!("write {}: {e}", dir.display()))?;
+        let group = security
+            .and_then(|s| s.fs_group)
+            .and_then(|g| u32::try_from(g).ok());
+        files::write(
+            dir,
+            &payload.files,
+            Owner {
+                user: payload.user,
+                group,
+            },
+            self.clock.now(),
+        )
+        .map_err(|e| format!("write {}: {e}", dir.display()))?;
         Ok(())
     }
 
@@ -170,7 +198,11 @@ impl Volumes {
     async fn claim(&self, pod: &Pod, name: &str) -> Result<(PathBuf, bool), Problem> {
         let namespace = pod.namespace().unwrap_or_default();
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
-        let key = Key { kind: Kind::Claim, namespace, name: name.to_owned() };
+        let key = Key {
+            kind: Kind::Claim,
+            namespace,
+            name: name.to_owned(),
+        };
         let api_problem = |e: kube::Error| Problem::from(stdx::error::chain(&e));
         let Some(claim) = claims.get_opt(name).await.map_err(api_problem)? else {
             return Err(Problem {
@@ -178,7 +210,11 @@ impl Volumes {
                 waits_for: Some((key, None)),
             });
         };
-        let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending");
+        let phase = claim
+            .status
+            .as_ref()
+            .and_then(|s| s.phase.as_deref())
+            .unwrap_or("Pending");
         let volume_name = claim.spec.as_ref().and_then(|s| s.volume_name.clone());
         let (Some(volume_name), "Bound") = (volume_name.filter(|n| !n.is_empty()), phase) else {
             let version = claim.resource_version();
@@ -299,7 +335,12 @@ pub(crate) fn common_user(spec: &PodSpec) -> Option<u32> {
         .containers
         .iter()
         .chain(spec.init_containers.iter().flatten())
-        .map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(pod))
+        .map(|c| {
+            c.security_context
+                .as_ref()
+                .and_then(|s| s.run_as_user)
+                .or(pod)
+        })
         .collect();
     match users.into_iter().collect::<Vec<_>>()[..] {
         [Some(user)] => u32::try_from(user).ok(),

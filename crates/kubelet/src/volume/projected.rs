@@ -46,14 +46,28 @@ impl Volumes {
             let optional = source.optional == Some(true);
             let items = source.items.as_deref();
             out.files = self
-                .config_map(pod, &source.name, items, optional, mode(source.default_mode), origins)
+                .config_map(
+                    pod,
+                    &source.name,
+                    items,
+                    optional,
+                    mode(source.default_mode),
+                    origins,
+                )
                 .await?;
         } else if let Some(source) = &volume.secret {
             let optional = source.optional == Some(true);
             let name = source.secret_name.as_deref().unwrap_or_default();
             let items = source.items.as_deref();
             out.files = self
-                .secret(pod, name, items, optional, mode(source.default_mode), origins)
+                .secret(
+                    pod,
+                    name,
+                    items,
+                    optional,
+                    mode(source.default_mode),
+                    origins,
+                )
                 .await?;
         } else if let Some(source) = &volume.downward_api {
             let items = source.items.as_deref().unwrap_or_default();
@@ -65,14 +79,16 @@ impl Volumes {
                     let optional = map.optional == Some(true);
                     let items = map.items.as_deref();
                     out.files.extend(
-                        self.config_map(pod, &map.name, items, optional, mode, origins).await?,
+                        self.config_map(pod, &map.name, items, optional, mode, origins)
+                            .await?,
                     );
                 }
                 if let Some(secret) = &part.secret {
                     let optional = secret.optional == Some(true);
                     let items = secret.items.as_deref();
                     out.files.extend(
-                        self.secret(pod, &secret.name, items, optional, mode, origins).await?,
+                        self.secret(pod, &secret.name, items, optional, mode, origins)
+                            .await?,
                     );
                 }
                 if let Some(downward) = &part.downward_api {
@@ -85,7 +101,13 @@ impl Volumes {
                     // With one user for the whole Pod nobody else needs to read the token.
                     let file_mode = if user.is_some() { 0o600 } else { mode };
                     out.user = user;
-                    out.files.insert(path, FileData { bytes, mode: file_mode });
+                    out.files.insert(
+                        path,
+                        FileData {
+                            bytes,
+                            mode: file_mode,
+                        },
+                    );
                 }
                 if part.cluster_trust_bundle.is_some() || part.pod_certificate.is_some() {
                     return Err(format!(
@@ -110,17 +132,26 @@ impl Volumes {
     ) -> Result<Payload, Problem> {
         let namespace = pod.namespace().unwrap_or_default();
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &namespace);
-        let found =
-            api.get_opt(name).await.map_err(|e| Problem::from(stdx::error::chain(&e)))?;
-        let key = Key { kind: Kind::ConfigMap, namespace, name: name.to_owned() };
+        let found = api
+            .get_opt(name)
+            .await
+            .map_err(|e| Problem::from(stdx::error::chain(&e)))?;
+        let key = Key {
+            kind: Kind::ConfigMap,
+            namespace,
+            name: name.to_owned(),
+        };
         let version = found.as_ref().and_then(ResourceExt::resource_version);
         origins.objects.insert(key.clone(), version.clone());
         match found {
-            Some(map) => files::select(files::config_map_data(map), items, optional, mode)
-                .map_err(|text| Problem {
-                    text: format!("configmap {text}"),
-                    waits_for: Some((key, version)),
-                }),
+            Some(map) => {
+                files::select(files::config_map_data(map), items, optional, mode).map_err(|text| {
+                    Problem {
+                        text: format!("configmap {text}"),
+                        waits_for: Some((key, version)),
+                    }
+                })
+            }
             None if optional => Ok(Payload::new()),
             None => Err(Problem {
                 text: format!("configmap {name:?} not found"),
@@ -140,9 +171,15 @@ impl Volumes {
     ) -> Result<Payload, Problem> {
         let namespace = pod.namespace().unwrap_or_default();
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
-        let found =
-            api.get_opt(name).await.map_err(|e| Problem::from(stdx::error::chain(&e)))?;
-        let key = Key { kind: Kind::Secret, namespace, name: name.to_owned() };
+        let found = api
+            .get_opt(name)
+            .await
+            .map_err(|e| Problem::from(stdx::error::chain(&e)))?;
+        let key = Key {
+            kind: Kind::Secret,
+            namespace,
+            name: name.to_owned(),
+        };
         let version = found.as_ref().and_then(ResourceExt::resource_version);
         origins.objects.insert(key.clone(), version.clone());
         match found {
@@ -176,7 +213,12 @@ impl Volumes {
         let seconds = source.expiration_seconds.unwrap_or(3600);
         let request = TokenRequest {
             spec: TokenRequestSpec {
-                audiences: source.audience.clone().filter(|a| !a.is_empty()).into_iter().collect(),
+                audiences: source
+                    .audience
+                    .clone()
+                    .filter(|a| !a.is_empty())
+                    .into_iter()
+                    .collect(),
                 expiration_seconds: Some(seconds),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".to_owned()),
@@ -191,11 +233,16 @@ impl Volumes {
             .create_token_request(&account, &PostParams::default(), &request)
             .await
             .map_err(|e| format!("failed to fetch token: {}", stdx::error::chain(&e)))?;
-        let status = answer.status.ok_or("failed to fetch token: the answer has no status".to_owned())?;
+        let status = answer
+            .status
+            .ok_or("failed to fetch token: the answer has no status".to_owned())?;
         // A token is replaced after four fifths of its life, or within a day.
         let now = self.clock.now();
         let life = status.expiration_timestamp.0.duration_since(now);
-        let renew = (life / 5 * 4).clamp(SignedDuration::from_secs(10), SignedDuration::from_hours(24));
+        let renew = (life / 5 * 4).clamp(
+            SignedDuration::from_secs(10),
+            SignedDuration::from_hours(24),
+        );
         let renew_at = now.saturating_add(renew).unwrap_or(now);
         origins.renew_at = Some(origins.renew_at.map_or(renew_at, |at| at.min(renew_at)));
         Ok((path, status.token.into_bytes()))
@@ -219,7 +266,13 @@ fn downward_files(
             }
         };
         let mode = item.mode.map_or(default_mode, |m| m as u32 & 0o777);
-        files.insert(files::relative(&item.path)?, FileData { bytes: value.into_bytes(), mode });
+        files.insert(
+            files::relative(&item.path)?,
+            FileData {
+                bytes: value.into_bytes(),
+                mode,
+            },
+        );
     }
     Ok(files)
 }

@@ -33,10 +33,15 @@ pub(crate) async fn run(
         let mut fresh = Origins::default();
         let mut failed = false;
         let list = current.spec.as_ref().and_then(|s| s.volumes.as_ref());
-        for volume in list.into_iter().flatten().filter(|v| projected::is_made_of_files(v)) {
+        for volume in list
+            .into_iter()
+            .flatten()
+            .filter(|v| projected::is_made_of_files(v))
+        {
             let dir = paths::volume(&pod_dir, &volume.name);
-            if let Err(problem) =
-                volumes.write_files(&current, volume, &dir, &facts, &mut fresh).await
+            if let Err(problem) = volumes
+                .write_files(&current, volume, &dir, &facts, &mut fresh)
+                .await
             {
                 // The old files stay: a Pod that runs is not ended because its source went away.
                 tracing::debug!(volume = volume.name, "refresh: {}", problem.text);
@@ -74,7 +79,10 @@ async fn wait(
         match origins.renew_at {
             Some(at) => {
                 let left = at.duration_since(volumes.clock.now());
-                volumes.clock.sleep(Duration::try_from(left).unwrap_or_default()).await;
+                volumes
+                    .clock
+                    .sleep(Duration::try_from(left).unwrap_or_default())
+                    .await;
             }
             None => std::future::pending().await,
         }

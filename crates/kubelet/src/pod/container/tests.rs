@@ -21,7 +21,13 @@ impl Case {
         .unwrap();
         let mut environment = Environment::default();
         environment.set("A", "1");
-        Self { pod, volumes: MountedVolumes::new(), environment, image_user: None, own_uid: 0 }
+        Self {
+            pod,
+            volumes: MountedVolumes::new(),
+            environment,
+            image_user: None,
+            own_uid: 0,
+        }
     }
 
     fn spec(&self) -> Result<ContainerSpec, StartFailure> {
@@ -36,7 +42,10 @@ impl Case {
             user: self.image_user,
             size_bytes: 0,
         };
-        let id = ContainerRef { id: "x".into(), state_dir: "/pods/u/containers/c/0".into() };
+        let id = ContainerRef {
+            id: "x".into(),
+            state_dir: "/pods/u/containers/c/0".into(),
+        };
         spec(Inputs {
             pod: &self.pod,
             container: &self.pod.spec.as_ref().unwrap().containers[0],
@@ -56,16 +65,25 @@ impl Case {
 fn command_and_args_replace_the_images_own_by_the_rules_of_kubernetes() {
     for (container, expect) in [
         (json!({}), vec!["/entry", "default"]),
-        (json!({"args": ["$(A)", "$$(A)", "$(B)"]}), vec!["/entry", "1", "$(A)", "$(B)"]),
+        (
+            json!({"args": ["$(A)", "$$(A)", "$(B)"]}),
+            vec!["/entry", "1", "$(A)", "$(B)"],
+        ),
         (json!({"command": ["run"]}), vec!["run"]),
         (json!({"command": ["run"], "args": ["x"]}), vec!["run", "x"]),
     ] {
         let mut container = container;
         container["name"] = json!("c");
-        let spec = Case::new(json!({"containers": [container]})).spec().unwrap();
+        let spec = Case::new(json!({"containers": [container]}))
+            .spec()
+            .unwrap();
         assert_eq!(spec.argv(), expect);
         assert_eq!(spec.working_dir, Some("/img".into()));
-        let ip = spec.env.iter().find(|(n, _)| n == "CORACLE_POD_IP").unwrap();
+        let ip = spec
+            .env
+            .iter()
+            .find(|(n, _)| n == "CORACLE_POD_IP")
+            .unwrap();
         assert_eq!(ip.1, "127.97.0.9");
     }
 }
@@ -79,18 +97,39 @@ fn mounts_follow_the_volumes_and_sub_paths_stay_inside() {
         {"name": "v", "mountPath": "/sub", "subPath": "a/b", "readOnly": true},
         {"name": "v", "mountPath": "/expr", "subPathExpr": "x-$(A)"}
     ]}]}));
-    case.volumes.insert("v".into(), Mounted { path: dir.path().into(), read_only: false });
+    case.volumes.insert(
+        "v".into(),
+        Mounted {
+            path: dir.path().into(),
+            read_only: false,
+        },
+    );
     let spec = case.spec().unwrap();
-    let mounts: Vec<_> = spec.mounts.iter().map(|m| (m.target.to_str().unwrap(), m.read_only)).collect();
+    let mounts: Vec<_> = spec
+        .mounts
+        .iter()
+        .map(|m| (m.target.to_str().unwrap(), m.read_only))
+        .collect();
     assert_eq!(
         mounts,
-        [("/data", false), ("/sub", true), ("/expr", false), ("/dev/termination-log", false)]
+        [
+            ("/data", false),
+            ("/sub", true),
+            ("/expr", false),
+            ("/dev/termination-log", false)
+        ]
     );
     assert!(dir.path().join("a/b").is_dir());
     assert!(dir.path().join("x-1").is_dir());
     let with = |mount: Value| {
         let mut case = Case::new(json!({"containers": [{"name": "c", "volumeMounts": [mount]}]}));
-        case.volumes.insert("v".into(), Mounted { path: dir.path().into(), read_only: false });
+        case.volumes.insert(
+            "v".into(),
+            Mounted {
+                path: dir.path().into(),
+                read_only: false,
+            },
+        );
         match case.spec() {
             Err(StartFailure::Config(message)) => message,
             other => panic!("{other:?}"),
@@ -133,7 +172,9 @@ fn rights_come_from_the_container_before_the_pod_before_the_image() {
 fn a_pod_that_must_not_be_root_is_not_started_as_root() {
     let pod = json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c"}]});
     let mut case = Case::new(pod);
-    let Err(StartFailure::Config(message)) = case.spec() else { panic!("it was let through") };
+    let Err(StartFailure::Config(message)) = case.spec() else {
+        panic!("it was let through")
+    };
     assert_eq!(
         message,
         "container has runAsNonRoot and image will run as root (pod: \"p_ns(u)\", container: c)"

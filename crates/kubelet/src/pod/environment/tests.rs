@@ -78,7 +78,11 @@ fn own_variables_override_sources_which_override_services_and_image() {
             ),
         )]
         .into(),
-        secrets: [("s".to_owned(), Some(serde_json::from_value(json!({"data": {"pw": "c2VjcmV0"}})).unwrap()))].into(),
+        secrets: [(
+            "s".to_owned(),
+            Some(serde_json::from_value(json!({"data": {"pw": "c2VjcmV0"}})).unwrap()),
+        )]
+        .into(),
     };
     let env = built(
         json!({"name": "c",
@@ -116,7 +120,9 @@ fn a_missing_source_says_which() {
         "configmap \"gone\" not found"
     );
     assert_eq!(
-        error(json!({"name": "c", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "gone", "key": "k"}}}]})),
+        error(
+            json!({"name": "c", "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "gone", "key": "k"}}}]})
+        ),
         "secret \"gone\" not found"
     );
     let sources = Sources {

@@ -26,14 +26,20 @@ impl Machine {
 
     /// Reasons for the Pod as a whole to end, and mounts to try again.
     fn check_deadlines(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        if matches!(self.stage, Stage::Stopping | Stage::Finished | Stage::TornDown) {
+        if matches!(
+            self.stage,
+            Stage::Stopping | Stage::Finished | Stage::TornDown
+        ) {
             return;
         }
         if self.is_terminating() {
             self.stage = Stage::Stopping;
             return;
         }
-        if self.active_deadline().is_some_and(|deadline| now >= deadline) {
+        if self
+            .active_deadline()
+            .is_some_and(|deadline| now >= deadline)
+        {
             let message = "Pod was active on the node longer than the specified deadline";
             actions.push(Action::Emit {
                 container: None,
@@ -64,7 +70,8 @@ impl Machine {
         if !self.initialized {
             let failed = self.containers.iter().any(|c| {
                 c.role == Role::Init
-                    && c.exited().is_some_and(|t| !t.succeeded() && !self.restarts(c, t))
+                    && c.exited()
+                        .is_some_and(|t| !t.succeeded() && !self.restarts(c, t))
             });
             if failed {
                 self.stage = Stage::Stopping;
@@ -85,7 +92,9 @@ impl Machine {
     }
 
     fn of_role(&self, role: Role) -> Vec<usize> {
-        (0..self.containers.len()).filter(|i| self.containers[*i].role == role).collect()
+        (0..self.containers.len())
+            .filter(|i| self.containers[*i].role == role)
+            .collect()
     }
 
     /// Runs init containers in their order; whether all of them let the others start.
@@ -94,7 +103,10 @@ impl Machine {
             match self.containers[index].role {
                 Role::Main => {}
                 Role::Init => {
-                    if self.containers[index].exited().is_some_and(Terminated::succeeded) {
+                    if self.containers[index]
+                        .exited()
+                        .is_some_and(Terminated::succeeded)
+                    {
                         continue;
                     }
                     self.drive(index, now, actions);
@@ -152,7 +164,12 @@ impl Machine {
                 let attempt = container.attempt;
                 let id = self.ids.container(&container.name, attempt);
                 container.state = State::Starting(id.clone());
-                actions.push(Action::Start { container: index, attempt, image, id });
+                actions.push(Action::Start {
+                    container: index,
+                    attempt,
+                    image,
+                    id,
+                });
             }
         }
     }
@@ -179,7 +196,10 @@ impl Machine {
             container: Some(index),
             warning: true,
             reason: "BackOff",
-            message: format!("Back-off restarting failed container {} in pod {pod}", container.name),
+            message: format!(
+                "Back-off restarting failed container {} in pod {pod}",
+                container.name
+            ),
         });
         container.state = State::Held {
             until,
@@ -207,7 +227,15 @@ impl Machine {
     fn end_hold(&mut self, index: usize, now: Timestamp, actions: &mut Vec<Action>) {
         let image = self.spec_of(index).image.clone().unwrap_or_default();
         let container = &mut self.containers[index];
-        let State::Held { until, message, then, .. } = &container.state else { return };
+        let State::Held {
+            until,
+            message,
+            then,
+            ..
+        } = &container.state
+        else {
+            return;
+        };
         if now < *until {
             return;
         }
@@ -215,9 +243,18 @@ impl Machine {
             Held::PullBackOff { until } => {
                 let message = format!("Back-off pulling image {image:?}: ErrImagePull: {message}");
                 let mut emit = |warning, reason, message| {
-                    actions.push(Action::Emit { container: Some(index), warning, reason, message });
+                    actions.push(Action::Emit {
+                        container: Some(index),
+                        warning,
+                        reason,
+                        message,
+                    });
                 };
-                emit(false, "BackOff", format!("Back-off pulling image {image:?}"));
+                emit(
+                    false,
+                    "BackOff",
+                    format!("Back-off pulling image {image:?}"),
+                );
                 emit(true, "Failed", "Error: ImagePullBackOff".to_owned());
                 container.state = State::Held {
                     until,
@@ -242,8 +279,10 @@ impl Machine {
 
     /// Ends what runs: first the main and init containers together, then sidecars, last one first.
     fn plan_stopping(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let others_live =
-            self.containers.iter().any(|c| c.role != Role::Sidecar && c.is_live());
+        let others_live = self
+            .containers
+            .iter()
+            .any(|c| c.role != Role::Sidecar && c.is_live());
         let mut stopping: Vec<usize> = Vec::new();
         if others_live {
             stopping.extend(self.of_role(Role::Init));
@@ -253,7 +292,10 @@ impl Machine {
             stopping.extend(self.of_role(Role::Sidecar).into_iter().rev().find(live));
         }
         for index in stopping {
-            if self.containers[index].running().is_some_and(|r| r.stop.is_none()) {
+            if self.containers[index]
+                .running()
+                .is_some_and(|r| r.stop.is_none())
+            {
                 let name = self.containers[index].name.clone();
                 actions.push(Action::Emit {
                     container: Some(index),
@@ -261,7 +303,11 @@ impl Machine {
                     reason: "Killing",
                     message: format!("Stopping container {name}"),
                 });
-                let grace = if self.removed { MINIMUM_GRACE } else { self.grace(index, None) };
+                let grace = if self.removed {
+                    MINIMUM_GRACE
+                } else {
+                    self.grace(index, None)
+                };
                 let end = *self.stop_deadline.get_or_insert(now + grace);
                 let left = end.duration_since(now).try_into().unwrap_or_default();
                 self.stop_container(index, grace.min(left), now, actions);
@@ -306,7 +352,10 @@ impl Machine {
         self.containers
             .iter()
             .filter(|c| c.role == Role::Main)
-            .all(|c| c.exited().is_some_and(|t| !t.interrupted && !self.restarts(c, t)))
+            .all(|c| {
+                c.exited()
+                    .is_some_and(|t| !t.interrupted && !self.restarts(c, t))
+            })
     }
 
     /// SIGTERM after a hook that takes too long, SIGKILL after a SIGTERM that is not heeded.
@@ -314,7 +363,9 @@ impl Machine {
         let deletion = self.pod.metadata.deletion_timestamp.as_ref().map(|t| t.0);
         let removed = self.removed;
         for container in &mut self.containers {
-            let State::Running(running) = &mut container.state else { continue };
+            let State::Running(running) = &mut container.state else {
+                continue;
+            };
             // A second, more urgent deletion shortens what is left.
             if let Some(Stop::PreStop { deadline } | Stop::Term { deadline }) = &mut running.stop {
                 if let Some(deletion) = deletion {
@@ -343,5 +394,9 @@ impl Machine {
 
 /// Seconds as messages write a duration: `10s`, `1m20s`, `5m0s`.
 fn duration_words(seconds: i64) -> String {
-    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
+    if seconds < 60 {
+        format!("{seconds}s")
+    } else {
+        format!("{}m{}s", seconds / 60, seconds % 60)
+    }
 }

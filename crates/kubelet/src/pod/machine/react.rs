@@ -12,7 +12,11 @@ use crate::pod::SIGTERM;
 use crate::runtime::{ContainerRef, Exit, Image, ImageError};
 
 impl Machine {
-    pub(super) fn running_mut(&mut self, container: usize, id: &ContainerRef) -> Option<&mut Running> {
+    pub(super) fn running_mut(
+        &mut self,
+        container: usize,
+        id: &ContainerRef,
+    ) -> Option<&mut Running> {
         match &mut self.containers.get_mut(container)?.state {
             State::Running(running) if running.container == *id => Some(running),
             _ => None,
@@ -50,19 +54,25 @@ impl Machine {
         let (reason, message) = if never && reason == "ErrImagePull" {
             (
                 "ErrImageNeverPull",
-                format!(
-                    "Container image {image_name:?} is not present with pull policy of Never"
-                ),
+                format!("Container image {image_name:?} is not present with pull policy of Never"),
             )
         } else {
             (reason, error.to_string())
         };
         let mut emit = |reason: &'static str, message: String| {
-            actions.push(Action::Emit { container: Some(index), warning: true, reason, message });
+            actions.push(Action::Emit {
+                container: Some(index),
+                warning: true,
+                reason,
+                message,
+            });
         };
         match reason {
             "ErrImagePull" => {
-                emit("Failed", format!("Failed to pull image {image_name:?}: {message}"));
+                emit(
+                    "Failed",
+                    format!("Failed to pull image {image_name:?}: {message}"),
+                );
             }
             "InvalidImageName" => emit(
                 "InspectFailed",
@@ -77,13 +87,25 @@ impl Machine {
         } else {
             Held::Pull
         };
-        let until = if reason == "ErrImagePull" { now + PULL_ERROR_SHOWN } else { until };
-        container.state = State::Held { until, reason: reason.to_owned(), message, then };
+        let until = if reason == "ErrImagePull" {
+            now + PULL_ERROR_SHOWN
+        } else {
+            until
+        };
+        container.state = State::Held {
+            until,
+            reason: reason.to_owned(),
+            message,
+            then,
+        };
     }
 
     /// The pull policy, with the default that depends on the tag.
     pub(crate) fn pull_policy(&self, container: usize) -> &str {
-        self.spec_of(container).image_pull_policy.as_deref().unwrap_or("IfNotPresent")
+        self.spec_of(container)
+            .image_pull_policy
+            .as_deref()
+            .unwrap_or("IfNotPresent")
     }
 
     pub(super) fn started(
@@ -94,7 +116,10 @@ impl Machine {
         actions: &mut Vec<Action>,
     ) {
         let spec = self.spec_of(index);
-        let post_start = spec.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
+        let post_start = spec
+            .lifecycle
+            .as_ref()
+            .is_some_and(|l| l.post_start.is_some());
         let started = !post_start && spec.startup_probe.is_none();
         let ready = started && spec.readiness_probe.is_none();
         let probed = spec.startup_probe.is_some()
@@ -112,11 +137,21 @@ impl Machine {
             ready,
             stop: None,
         });
-        actions.push(Action::Watch { container: index, id: id.clone() });
+        actions.push(Action::Watch {
+            container: index,
+            id: id.clone(),
+        });
         if post_start {
-            actions.push(Action::PostStart { container: index, id });
+            actions.push(Action::PostStart {
+                container: index,
+                id,
+            });
         } else if probed {
-            actions.push(Action::Probe { container: index, id, after_startup: started });
+            actions.push(Action::Probe {
+                container: index,
+                id,
+                after_startup: started,
+            });
         }
     }
 
@@ -181,7 +216,9 @@ impl Machine {
         message: Option<String>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(container) = self.containers.get_mut(index) else { return };
+        let Some(container) = self.containers.get_mut(index) else {
+            return;
+        };
         let (started_at, stopped) = match &container.state {
             State::Running(running) if running.container == *id => {
                 (Some(running.started_at), running.stop.is_some())
@@ -190,8 +227,18 @@ impl Machine {
             _ => return,
         };
         let reason = match (&exit, exit.code) {
-            (Exit { oom_killed: true, .. }, _) => "OOMKilled",
-            (Exit { message: Some(_), .. }, _) => "ContainerStatusUnknown",
+            (
+                Exit {
+                    oom_killed: true, ..
+                },
+                _,
+            ) => "OOMKilled",
+            (
+                Exit {
+                    message: Some(_), ..
+                },
+                _,
+            ) => "ContainerStatusUnknown",
             (_, 0) => "Completed",
             _ => "Error",
         };
@@ -220,7 +267,9 @@ impl Machine {
         let startup = spec.startup_probe.is_some();
         let readiness = spec.readiness_probe.is_some();
         let probed = startup || readiness || spec.liveness_probe.is_some();
-        let Some(running) = self.running_mut(index, id) else { return };
+        let Some(running) = self.running_mut(index, id) else {
+            return;
+        };
         if !running.post_start {
             return;
         }
@@ -232,7 +281,11 @@ impl Machine {
                 let after_startup = running.started;
                 if probed && running.stop.is_none() {
                     let id = id.clone();
-                    actions.push(Action::Probe { container: index, id, after_startup });
+                    actions.push(Action::Probe {
+                        container: index,
+                        id,
+                        after_startup,
+                    });
                 }
             }
             Err(message) => {
@@ -273,7 +326,9 @@ impl Machine {
             ProbeKind::Readiness => spec.readiness_probe.as_ref(),
         }
         .and_then(|p| p.termination_grace_period_seconds);
-        let Some(running) = self.running_mut(index, id) else { return };
+        let Some(running) = self.running_mut(index, id) else {
+            return;
+        };
         match (kind, healthy) {
             (ProbeKind::Readiness, healthy) => running.ready = healthy && running.started,
             (ProbeKind::Startup, true) => {
@@ -284,7 +339,11 @@ impl Machine {
                 running.ready = !readiness;
                 if others && running.stop.is_none() {
                     let id = id.clone();
-                    actions.push(Action::Probe { container: index, id, after_startup: true });
+                    actions.push(Action::Probe {
+                        container: index,
+                        id,
+                        after_startup: true,
+                    });
                 }
             }
             (ProbeKind::Liveness, true) => {}
@@ -328,9 +387,14 @@ impl Machine {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
-        let has_hook =
-            self.spec_of(index).lifecycle.as_ref().is_some_and(|l| l.pre_stop.is_some());
-        let State::Running(running) = &mut self.containers[index].state else { return };
+        let has_hook = self
+            .spec_of(index)
+            .lifecycle
+            .as_ref()
+            .is_some_and(|l| l.pre_stop.is_some());
+        let State::Running(running) = &mut self.containers[index].state else {
+            return;
+        };
         if running.stop.is_some() {
             return;
         }
@@ -339,7 +403,10 @@ impl Machine {
         let deadline = now + grace;
         if has_hook {
             running.stop = Some(Stop::PreStop { deadline });
-            actions.push(Action::PreStop { container: index, id: running.container.clone() });
+            actions.push(Action::PreStop {
+                container: index,
+                id: running.container.clone(),
+            });
         } else {
             term(running, deadline, now, actions);
         }
@@ -347,7 +414,12 @@ impl Machine {
 }
 
 /// Sends SIGTERM; at least [`MINIMUM_GRACE`] is left to heed it.
-pub(super) fn term(running: &mut Running, deadline: Timestamp, now: Timestamp, actions: &mut Vec<Action>) {
+pub(super) fn term(
+    running: &mut Running,
+    deadline: Timestamp,
+    now: Timestamp,
+    actions: &mut Vec<Action>,
+) {
     let deadline = deadline.max(now + MINIMUM_GRACE);
     running.stop = Some(Stop::Term { deadline });
     actions.push(Action::Signal {

@@ -102,7 +102,12 @@ pub(crate) enum State {
     /// Its image is being looked for.
     Pulling,
     /// Something failed and is tried again then; until then the status says so.
-    Held { until: Timestamp, reason: String, message: String, then: Held },
+    Held {
+        until: Timestamp,
+        reason: String,
+        message: String,
+        then: Held,
+    },
     /// Environment and mounts are being made and its program is being started.
     Starting(ContainerRef),
     Running(Running),
@@ -199,19 +204,53 @@ pub(crate) enum Event {
     /// The node takes the Pod.
     Admitted(Ipv4Addr),
     /// The node does not take the Pod.
-    Rejected { reason: String, message: String },
+    Rejected {
+        reason: String,
+        message: String,
+    },
     /// The volumes are there (a try that fails is made again, and an Event says why).
     Mounted,
-    Pulled { container: usize, result: Result<Image, ImageError> },
-    Started { container: usize, at: Timestamp, id: ContainerRef },
-    StartFailed { container: usize, id: ContainerRef, failure: StartFailure },
+    Pulled {
+        container: usize,
+        result: Result<Image, ImageError>,
+    },
+    Started {
+        container: usize,
+        at: Timestamp,
+        id: ContainerRef,
+    },
+    StartFailed {
+        container: usize,
+        id: ContainerRef,
+        failure: StartFailure,
+    },
     /// An earlier start of the kubelet meant to start it, but it never came to that.
-    NotStarted { container: usize, id: ContainerRef },
-    Exited { container: usize, id: ContainerRef, exit: Exit, message: Option<String> },
-    PostStart { container: usize, id: ContainerRef, result: Result<(), String> },
-    PreStopDone { container: usize, id: ContainerRef },
+    NotStarted {
+        container: usize,
+        id: ContainerRef,
+    },
+    Exited {
+        container: usize,
+        id: ContainerRef,
+        exit: Exit,
+        message: Option<String>,
+    },
+    PostStart {
+        container: usize,
+        id: ContainerRef,
+        result: Result<(), String>,
+    },
+    PreStopDone {
+        container: usize,
+        id: ContainerRef,
+    },
     /// A probe has a new verdict.
-    Probed { container: usize, id: ContainerRef, kind: ProbeKind, healthy: bool },
+    Probed {
+        container: usize,
+        id: ContainerRef,
+        kind: ProbeKind,
+        healthy: bool,
+    },
     /// Volumes are gone, the address is free.
     TornDown,
     /// A deadline may have come.
@@ -225,20 +264,52 @@ pub(crate) enum Action {
     Admit,
     /// Make the volumes.
     Mount,
-    Pull { container: usize },
-    Start { container: usize, attempt: u32, image: Image, id: ContainerRef },
+    Pull {
+        container: usize,
+    },
+    Start {
+        container: usize,
+        attempt: u32,
+        image: Image,
+        id: ContainerRef,
+    },
     /// Wait for a container that an earlier start of the kubelet started.
-    Watch { container: usize, id: ContainerRef },
-    PostStart { container: usize, id: ContainerRef },
-    PreStop { container: usize, id: ContainerRef },
+    Watch {
+        container: usize,
+        id: ContainerRef,
+    },
+    PostStart {
+        container: usize,
+        id: ContainerRef,
+    },
+    PreStop {
+        container: usize,
+        id: ContainerRef,
+    },
     /// Run the startup probe, or if `after_startup` the other two.
-    Probe { container: usize, id: ContainerRef, after_startup: bool },
+    Probe {
+        container: usize,
+        id: ContainerRef,
+        after_startup: bool,
+    },
     /// The container ends or ended: nothing shall probe it.
-    StopProbes { container: usize },
-    Signal { id: ContainerRef, signal: i32 },
+    StopProbes {
+        container: usize,
+    },
+    Signal {
+        id: ContainerRef,
+        signal: i32,
+    },
     /// The container has ended and its end is on record: the runtime need not keep it.
-    Forget { id: ContainerRef },
-    Emit { container: Option<usize>, warning: bool, reason: &'static str, message: String },
+    Forget {
+        id: ContainerRef,
+    },
+    Emit {
+        container: Option<usize>,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+    },
     /// Take volumes down, free address and resources.
     Teardown,
 }
