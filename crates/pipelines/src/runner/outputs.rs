@@ -18,11 +18,14 @@ use super::pod::{MAIN, Names};
 /// What precedes the files in a termination message.
 const HEADER: &str = "coracle-outputs\n";
 
+/// Where a kubelet looks for a termination message.
+const LOG: &str = "/dev/termination-log";
+
 /// As much of a termination message as a kubelet keeps.
 const LIMIT: usize = 4096;
 
-/// `$1` is the number of files; the files follow, and then the command.
-const WRAPPER: &str = r#"n=$1; shift; files=; i=0
+/// `$1` is where the files go, `$2` their number; the files follow, and then the command.
+const WRAPPER: &str = r#"log=$1; n=$2; shift 2; i=0
 while [ $i -lt $n ]; do eval "f$i=\$1"; shift; i=$((i+1)); done
 "$@" & child=$!
 trap 'kill -TERM $child' TERM INT
@@ -31,7 +34,7 @@ while kill -0 $child 2>/dev/null; do wait $child; rc=$?; done
 { printf 'coracle-outputs\n'; i=0
 while [ $i -lt $n ]; do eval "f=\$f$i"
 if [ -f "$f" ]; then printf '%s %s\n' "$i" "$(($(wc -c <"$f")))"; cat "$f"; echo; else printf '%s -\n' "$i"; fi
-i=$((i+1)); done; } >/dev/termination-log
+i=$((i+1)); done; } >"$log"
 exit $rc"#;
 
 fn files(start: &StartWork) -> Vec<&str> {
@@ -67,17 +70,15 @@ pub(super) fn prepare(container: &mut Value, start: &StartWork) -> Result<(), St
             files.len()
         ));
     };
-    let mut wrapped = vec![
-        json!("sh"),
-        json!("-c"),
-        json!(WRAPPER),
-        json!("sh"),
-        json!(files.len().to_string()),
-    ];
+    let mut wrapped: Vec<Value> = ["sh", "-c", WRAPPER, "sh", LOG]
+        .into_iter()
+        .map(Value::from)
+        .collect();
+    wrapped.push(json!(files.len().to_string()));
     wrapped.extend(files.iter().map(|file| json!(file)));
     wrapped.extend(command.iter().cloned());
     container["command"] = Value::Array(wrapped);
-    container["terminationMessagePath"] = json!("/dev/termination-log");
+    container["terminationMessagePath"] = json!(LOG);
     container["terminationMessagePolicy"] = json!("File");
     Ok(())
 }
@@ -186,4 +187,59 @@ fn sections(mut text: &str) -> Result<Vec<Option<String>>, String> {
         text = rest[size..].strip_prefix('\n').ok_or_else(cut)?;
     }
     Ok(sections)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Runs `script` as a step with the output files `files`; answers its exit code and the log.
+    fn run(script: &str, files: &[&str]) -> (i32, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let count = files.len().to_string();
+        let status = Command::new("sh")
+            .current_dir(folder.path())
+            .args(["-c", WRAPPER, "sh"])
+            .arg(&log)
+            .arg(count)
+            .args(files)
+            .args(["sh", "-c", script, "zero", "an argument"])
+            .status()
+            .unwrap();
+        (
+            status.code().unwrap(),
+            std::fs::read_to_string(log).unwrap(),
+        )
+    }
+
+    #[test]
+    fn the_wrapper_hands_over_files_and_exits_as_the_step_did() {
+        let (code, log) = run(
+            r#"printf 'a\nb' >x; printf '%s' "$1" >"y z"; exit 3"#,
+            &["x", "gone", "y z"],
+        );
+        assert_eq!(code, 3);
+        let found = sections(log.strip_prefix(HEADER).unwrap()).unwrap();
+        let expect = [Some("a\nb"), None, Some("an argument")];
+        assert_eq!(found, expect.map(|text| text.map(str::to_owned)));
+    }
+
+    #[test]
+    fn a_message_that_was_cut_is_an_error() {
+        for cut in ["0 10\nshort", "0", "0 x\n", "0 3\nabcd"] {
+            assert!(
+                sections(cut).unwrap_err().contains("larger than"),
+                "{cut:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_step_own_words_are_kept_apart() {
+        assert_eq!(without_collected("oops coracle-outputs\n0 -\n"), "oops ");
+        assert_eq!(without_collected("oops"), "oops");
+    }
 }
