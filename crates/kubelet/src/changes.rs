@@ -93,7 +93,11 @@ impl Subscription {
 
 impl Changes {
     pub(crate) fn new(client: Client, supervisor: Supervisor) -> Self {
-        Self { client, supervisor, watches: Arc::default() }
+        Self {
+            client,
+            supervisor,
+            watches: Arc::default(),
+        }
     }
 
     /// Begins to care about an object.
@@ -101,27 +105,31 @@ impl Changes {
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = watches.get(key).and_then(Weak::upgrade).unwrap_or_else(|| {
             let (sender, versions) = watch::channel(Known::Nothing);
-            let shared = Arc::new(Shared { versions, task: self.watch(key, sender) });
+            let shared = Arc::new(Shared {
+                versions,
+                task: self.watch(key, sender),
+            });
             watches.insert(key.clone(), Arc::downgrade(&shared));
             shared
         });
         if watches.len() > 64 {
             watches.retain(|_, weak| weak.strong_count() > 0);
         }
-        Subscription { versions: shared.versions.clone(), _shared: shared }
+        Subscription {
+            versions: shared.versions.clone(),
+            _shared: shared,
+        }
     }
 
     fn watch(&self, key: &Key, sender: watch::Sender<Known>) -> AbortHandle {
         let client = self.client.clone();
         let (namespace, name) = (key.namespace.clone(), key.name.clone());
         let task = match key.kind {
-            Kind::ConfigMap => {
-                self.supervisor.spawn(
-                    "kubelet-watch-configmap",
-                    OnError::Log,
-                    follow::<ConfigMap>(client, namespace, name, sender),
-                )
-            }
+            Kind::ConfigMap => self.supervisor.spawn(
+                "kubelet-watch-configmap",
+                OnError::Log,
+                follow::<ConfigMap>(client, namespace, name, sender),
+            ),
             Kind::Secret => self.supervisor.spawn(
                 "kubelet-watch-secret",
                 OnError::Log,

@@ -53,8 +53,12 @@ impl Recorder {
         supervisor: &Supervisor,
     ) -> Self {
         let (notes, receiver) = mpsc::unbounded_channel();
-        let writer =
-            Writer { client, node: node_name.to_owned(), seen: HashMap::new(), budgets: HashMap::new() };
+        let writer = Writer {
+            client,
+            node: node_name.to_owned(),
+            seen: HashMap::new(),
+            budgets: HashMap::new(),
+        };
         supervisor.spawn("kubelet-events", OnError::Log, async move {
             writer.run(receiver).await;
             Ok::<(), std::convert::Infallible>(())
@@ -166,8 +170,9 @@ impl Writer {
         if let Some(seen) = self.seen.get_mut(&key) {
             let count = seen.count + 1;
             let patch = json!({"count": count, "lastTimestamp": Time(note.at)});
-            let patched =
-                events.patch(&seen.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+            let patched = events
+                .patch(&seen.name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await;
             match patched {
                 Ok(_) => {
                     seen.count = count;
@@ -220,7 +225,14 @@ impl Writer {
             }
             Err(error) => return Err(error),
         }
-        self.seen.insert(key, Seen { name, count: 1, used: tick });
+        self.seen.insert(
+            key,
+            Seen {
+                name,
+                count: 1,
+                used: tick,
+            },
+        );
         Ok(())
     }
 }

@@ -156,14 +156,22 @@ impl Kubelet {
             .recursive(true)
             .mode(0o755)
             .create(&pods_dir)
-            .map_err(|source| Error::DataDir { path: pods_dir.clone(), source })?;
+            .map_err(|source| Error::DataDir {
+                path: pods_dir.clone(),
+                source,
+            })?;
         let (network, prefix) = options.pod_cidr;
         let addresses = Addresses::new(network, prefix, options.node_ip)?;
-        options.listener.set_nonblocking(true).map_err(Error::Listener)?;
+        options
+            .listener
+            .set_nonblocking(true)
+            .map_err(Error::Listener)?;
         let listener =
             tokio::net::TcpListener::from_std(options.listener).map_err(Error::Listener)?;
         let port = listener.local_addr().map_err(Error::Listener)?.port();
-        let capacity = options.capacity.unwrap_or_else(|| resources::measure(&options.data_dir));
+        let capacity = options
+            .capacity
+            .unwrap_or_else(|| resources::measure(&options.data_dir));
         let facts = registration::Facts {
             name: options.node_name.clone(),
             labels: options.node_labels,
@@ -184,7 +192,10 @@ impl Kubelet {
             rng: options.rng,
             node_name: options.node_name.clone(),
             data_dir: options.data_dir,
-            node: NodeFacts { host_ip: options.node_ip, runtime: options.runtime.info().name },
+            node: NodeFacts {
+                host_ip: options.node_ip,
+                runtime: options.runtime.info().name,
+            },
             runtime: options.runtime,
             images: options.images,
             recorder: Recorder::start(
@@ -193,7 +204,10 @@ impl Kubelet {
                 &options.node_name,
                 supervisor,
             ),
-            volumes: Volumes { client: client.clone(), clock: clock.clone() },
+            volumes: Volumes {
+                client: client.clone(),
+                clock: clock.clone(),
+            },
             changes: Changes::new(client.clone(), supervisor.clone()),
             services,
             addresses,
@@ -217,7 +231,10 @@ impl Kubelet {
             running.await;
             Ok::<(), std::convert::Infallible>(())
         });
-        Ok(Self { drains, leave_pods_running: options.leave_pods_running })
+        Ok(Self {
+            drains,
+            leave_pods_running: options.leave_pods_running,
+        })
     }
 
     /// Ends this node's work: terminates every container within its grace period (or leaves them,

@@ -63,7 +63,9 @@ fn parse_millis(text: &str) -> Option<i128> {
         digits if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse::<i128>().ok(),
         _ => None,
     };
-    let mantissa = parse(whole)?.checked_mul(scale)?.checked_add(parse(fraction)?)?;
+    let mantissa = parse(whole)?
+        .checked_mul(scale)?
+        .checked_add(parse(fraction)?)?;
     let thousandths = mantissa.checked_mul(numerator)?.checked_mul(1000)?;
     let value = ceil_div(thousandths, scale.checked_mul(denominator)?);
     Some(if negative { -value } else { value })
@@ -81,7 +83,11 @@ pub(crate) fn bytes(value: u64) -> String {
 
 /// Thousandths in the form people write: `2`, `1500m`.
 pub(crate) fn milli_units(value: u64) -> String {
-    if value % 1000 == 0 { (value / 1000).to_string() } else { format!("{value}m") }
+    if value % 1000 == 0 {
+        (value / 1000).to_string()
+    } else {
+        format!("{value}m")
+    }
 }
 
 #[cfg(test)]
