@@ -1,11 +1,14 @@
 //! Whole packages: the tutorial's, upstream's, and small ones of our own.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use pipelinespec::{Error, Package};
 
 /// Files beside the repository that may not be there.
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
 fn shared(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../../shared")
@@ -70,8 +73,7 @@ fn every_invalid_file_of_the_conformance_set_is_refused() {
     };
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let error = load(&path).expect_err(&path.display().to_string());
-        println!("{}: {error}", path.display());
+        assert!(load(&path).is_err(), "{}", path.display());
     }
 }
 
@@ -91,4 +93,38 @@ fn second_generation_packages_say_that_they_come_later() {
             );
         }
     }
+}
+
+fn data(name: &str) -> Package {
+    load(
+        &Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/data")
+            .join(name),
+    )
+    .unwrap()
+}
+
+#[test]
+fn conditions_and_loops_compile_to_this_plan() {
+    let package = data("branches.yaml");
+    assert_eq!(package.name.as_deref(), Some("Branches"));
+    assert_eq!(
+        package.parameters[0].description.as_deref(),
+        Some("What to say.")
+    );
+    assert_eq!(package.parameters[1].kind.as_deref(), Some("Integer"));
+    assert_eq!(package.parameters[1].default, None);
+    insta::assert_yaml_snapshot!(package.plan.as_ref());
+}
+
+#[test]
+fn exit_handlers_retries_volumes_and_objects_compile_to_this_plan() {
+    insta::assert_yaml_snapshot!(data("careful.yaml").plan.as_ref());
+}
+
+#[test]
+fn a_package_that_was_stored_as_json_compiles_to_the_same_plan() {
+    let package = data("branches.yaml");
+    let again = Package::from_json((*package.workflow).clone()).unwrap();
+    assert_eq!(package.plan, again.plan);
 }
