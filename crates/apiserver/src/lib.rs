@@ -30,6 +30,7 @@ mod bootstrap;
 mod customresource;
 mod discovery;
 mod metrics;
+mod protobuf;
 mod status;
 mod subresource;
 

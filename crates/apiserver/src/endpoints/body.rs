@@ -1,5 +1,7 @@
 //! Reading request bodies.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
@@ -8,6 +10,7 @@ use schema::ContentType;
 use serde_json::{Map, Value};
 
 use super::negotiate::{self, BodyForm};
+use crate::protobuf;
 use crate::status::{Result, Status};
 
 /// The largest body of a write, as upstream has it.
@@ -22,12 +25,24 @@ pub(crate) async fn read(body: Body) -> Result<Bytes> {
     }
 }
 
-/// The Content-Type of an object.
-pub(crate) fn content_type(headers: &HeaderMap) -> Result<ContentType> {
-    Ok(match negotiate::body_form(headers)? {
-        BodyForm::Json => ContentType::Json,
-        BodyForm::Yaml => ContentType::Yaml,
-    })
+/// A body as JSON or YAML text: protobuf is read here, the rest stays as it came.
+pub(crate) fn text<'a>(
+    headers: &HeaderMap,
+    bytes: &'a [u8],
+    kind: &str,
+) -> Result<(Cow<'a, [u8]>, ContentType)> {
+    match negotiate::body_form(headers)? {
+        BodyForm::Json => Ok((Cow::Borrowed(bytes), ContentType::Json)),
+        BodyForm::Yaml => Ok((Cow::Borrowed(bytes), ContentType::Yaml)),
+        BodyForm::Protobuf => {
+            let value = protobuf::decode(bytes).map_err(|problem| {
+                Status::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {kind}): {problem}"
+                ))
+            })?;
+            Ok((Cow::Owned(value.to_string().into_bytes()), ContentType::Json))
+        }
+    }
 }
 
 /// The members of an options object; an empty body has none.
@@ -40,8 +55,9 @@ pub(crate) fn options(headers: &HeaderMap, bytes: &[u8], kind: &str) -> Result<O
             "the object provided is unrecognized (must be of type {kind}): {problem}"
         ))
     };
+    let (bytes, content_type) = text(headers, bytes, kind)?;
     let (value, _) =
-        schema::read_value(bytes, content_type(headers)?).map_err(|problem| unreadable(&problem))?;
+        schema::read_value(&bytes, content_type).map_err(|problem| unreadable(&problem))?;
     match value {
         Value::Object(map) => {
             let given = map.get("kind").and_then(Value::as_str).unwrap_or(kind);

@@ -4,6 +4,7 @@ use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 
 use super::query::Query;
+use crate::protobuf::MEDIA_TYPE;
 use crate::status::{Result, Status};
 
 /// The forms this server writes. Protobuf is not among them: clients that prefer it name JSON too.
@@ -117,6 +118,7 @@ fn by_hand(headers: &HeaderMap) -> bool {
 pub(crate) enum BodyForm {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// Reads the Content-Type of an object; an absent one is JSON.
@@ -124,7 +126,8 @@ pub(crate) fn body_form(headers: &HeaderMap) -> Result<BodyForm> {
     match media_type(headers) {
         "" | "application/json" => Ok(BodyForm::Json),
         "application/yaml" => Ok(BodyForm::Yaml),
-        _ => Err(Status::unsupported_media_type(&OFFERED)),
+        MEDIA_TYPE => Ok(BodyForm::Protobuf),
+        _ => Err(Status::unsupported_media_type(&[OFFERED[0], OFFERED[1], MEDIA_TYPE])),
     }
 }
 

@@ -28,10 +28,11 @@ pub(crate) fn decode(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value> {
-    let content_type = crate::endpoints::body::content_type(headers)?;
+    let (bytes, content_type) =
+        crate::endpoints::body::text(headers, bytes, &resource.kind.kind)?;
     let decoded = state
         .schemas
-        .decode(&resource.gvk, bytes, content_type)
+        .decode(&resource.gvk, &bytes, content_type)
         .map_err(|error| Status::bad_request(error.to_string()))?;
     match validation {
         FieldValidation::Strict => {

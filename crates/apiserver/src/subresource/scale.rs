@@ -28,10 +28,10 @@ pub(super) async fn serve(mut call: Call, place: Place) -> Result<Response<Body>
     let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
     let options = WriteOptions::parse(&call.query, kind)?;
     let bytes = call.bytes().await?;
-    let content = if patching {
-        schema::ContentType::Yaml
+    let (bytes, content) = if patching {
+        (std::borrow::Cow::Borrowed(&bytes[..]), schema::ContentType::Yaml)
     } else {
-        body::content_type(&call.parts.headers)?
+        body::text(&call.parts.headers, &bytes, "Scale")?
     };
     let (change, _) = schema::read_value(&bytes, content).map_err(|problem| {
         Status::bad_request(format!(
