@@ -114,18 +114,27 @@ impl Operand {
 }
 
 impl Condition {
-    /// The condition as an author would write it.
+    /// The condition as its author wrote it.
     pub fn source(&self) -> String {
+        self.written(&Text::source)
+    }
+
+    /// The condition with its values in it.
+    pub(crate) fn with_values(&self, scope: &dyn Scope) -> String {
+        self.written(&|text| text.resolve_string(scope))
+    }
+
+    fn written(&self, show: &dyn Fn(&Text) -> String) -> String {
         let operand = |o: &Operand| {
             if o.quoted {
-                format!("\"{}\"", o.text.source())
+                format!("\"{}\"", show(&o.text))
             } else {
-                o.text.source()
+                show(&o.text)
             }
         };
         let join = |all: &[Self], by: &str| {
             all.iter()
-                .map(|c| format!("({})", c.source()))
+                .map(|c| format!("({})", c.written(show)))
                 .collect::<Vec<_>>()
                 .join(by)
         };
@@ -134,7 +143,7 @@ impl Condition {
                 format!("{} {} {}", operand(left), by.symbol(), operand(right))
             }
             Self::Truth(value) => operand(value),
-            Self::Not(inner) => format!("!({})", inner.source()),
+            Self::Not(inner) => format!("!({})", inner.written(show)),
             Self::All(all) => join(all, " && "),
             Self::Any(any) => join(any, " || "),
         }

@@ -71,6 +71,11 @@ fn a_false_condition_skips_and_a_skipped_task_holds_up_nobody() {
         ["start .tails#0", "start .after#0 <out:heads:out>"]
     );
     assert_eq!(run.phase(".heads"), "Skipped");
+    let heads = run.run.task(&TaskPath::from(".heads")).unwrap();
+    assert_eq!(
+        heads.message.as_deref(),
+        Some(r#"when '"tails" == "heads"' evaluated false"#)
+    );
     run.succeed(".tails", "");
     assert_eq!(run.succeed(".after", ""), ["finished Succeeded"]);
     let (mut run, _) = Driver::new(plan);

@@ -1,5 +1,7 @@
 //! The runner against a cluster in which the test plays the kubelet.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 mod support;
 
 use std::sync::Arc;

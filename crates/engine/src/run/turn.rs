@@ -567,11 +567,12 @@ impl Run {
             match condition.holds(&scope) {
                 Ok(true) => {}
                 Ok(false) => {
-                    let message = format!("when '{}' evaluated false", condition.source());
+                    let message =
+                        format!("when '{}' evaluated false", condition.with_values(&scope));
                     return Decision::End(Phase::Skipped, message);
                 }
                 Err(problem) => {
-                    let message = format!("when '{}': {problem}", condition.source());
+                    let message = format!("when '{}': {problem}", condition.with_values(&scope));
                     return Decision::End(Phase::Error, message);
                 }
             }

@@ -410,11 +410,12 @@ impl Shared {
         first: Option<Message>,
     ) {
         let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(actor) = actors.get(&record.run) {
+        // A task that failed has left a closed channel behind.
+        if let Some(actor) = actors.get(&record.run).filter(|actor| !actor.is_closed()) {
             // Somebody else was faster.
-            first
-                .into_iter()
-                .for_each(|message| drop(actor.send(message)));
+            if let Some(message) = first {
+                drop(actor.send(message));
+            }
             return;
         }
         let (sender, receiver) = mpsc::unbounded_channel();

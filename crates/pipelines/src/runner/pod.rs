@@ -213,7 +213,17 @@ fn build(
     }
     let mut spec = start.spec.clone();
     replace_late(&mut spec, &names.pod, start.attempt);
-    let part = |name: &str| spec.get(name).or_else(|| settings.get(name)).cloned();
+    let part = |name: &str| {
+        // The Workflow's own `priority` is that of the run among runs.
+        let of_workflow = match name {
+            "priority" => "podPriority",
+            "priorityClassName" => "podPriorityClassName",
+            other => other,
+        };
+        spec.get(name)
+            .or_else(|| settings.get(of_workflow))
+            .cloned()
+    };
 
     let mut main = spec.get("container").cloned().unwrap_or_default();
     main["name"] = json!(MAIN);

@@ -396,3 +396,6 @@ fn child<'a>(fields: &'a mut Map<String, Value>, name: &str) -> Option<&'a mut M
     }
     value.as_object_mut()
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,9 @@ impl Cluster {
             (&Method::POST, None) => state.create(serde_json::from_slice(body).expect("a Pod")),
             (&Method::DELETE, None) => {
                 let names: Vec<_> = state.pods.keys().cloned().collect();
-                names.iter().for_each(|name| drop(state.delete(name)));
+                for name in &names {
+                    drop(state.delete(name));
+                }
                 Ok(json!({"apiVersion": "v1", "kind": "Status", "status": "Success"}))
             }
             (&Method::DELETE, Some(name)) => state.delete(name),

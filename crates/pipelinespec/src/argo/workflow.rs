@@ -11,7 +11,7 @@ use super::{template, text};
 type Result<T> = core::result::Result<T, Invalid>;
 
 /// Fields of the specification that the runner applies to every Pod or object it makes.
-const SETTINGS: [&str; 19] = [
+const SETTINGS: [&str; 18] = [
     "affinity",
     "automountServiceAccountToken",
     "dnsConfig",
@@ -24,7 +24,6 @@ const SETTINGS: [&str; 19] = [
     "podMetadata",
     "podPriority",
     "podPriorityClassName",
-    "priority",
     "schedulerName",
     "securityContext",
     "serviceAccountName",
@@ -34,13 +33,14 @@ const SETTINGS: [&str; 19] = [
 ];
 
 /// Fields that steer parts of Argo that this server does not have and that change no result.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 10] = [
     "archiveLogs",
     "arguments",
     "artifactGC",
     "artifactRepositoryRef",
     "executor",
     "metrics",
+    "priority",
     "shutdown",
     "templates",
     "volumeClaimGC",
