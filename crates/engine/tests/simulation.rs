@@ -5,6 +5,12 @@
 //! `CORACLE_SEED=n cargo test -p engine --test simulation -- --nocapture` replays one seed with a
 //! full log; `CORACLE_SEEDS=n` runs the first n.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test, and its log"
+)]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,7 +83,7 @@ fn random_plan(dice: &mut Dice) -> Plan {
 
 fn random_dag(dice: &mut Dice, name: &str, templates: &[&str]) -> engine::Template {
     let mut tasks: Vec<TaskSpec> = Vec::new();
-    for index in 0..1 + dice.roll(5) {
+    for index in 0..=dice.roll(5) {
         let mut called = templates[dice.roll(templates.len() as u64) as usize];
         let looped = called == "loop-only" || dice.chance(20);
         if called == "loop-only" {
@@ -489,7 +495,7 @@ impl World {
         if self.dice.chance(15) {
             return;
         }
-        for _ in 0..1 + self.dice.roll(10) / 8 {
+        for _ in 0..=self.dice.roll(10) / 8 {
             let arrives = self.now + self.dice.roll(6) as i64;
             self.mail.push((arrives, event.clone()));
         }
