@@ -124,10 +124,8 @@ fn walk(of: &str, object: &mut Map<String, Value>) {
                 _ => {}
             },
             Member::List { of, keep_empty } => match slot {
-                Some(Value::Array(list)) if list.is_empty() => {
-                    if !keep_empty {
-                        object.remove(*name);
-                    }
+                Some(Value::Array(list)) if list.is_empty() && !keep_empty => {
+                    object.remove(*name);
                 }
                 Some(Value::Array(list)) if !of.is_empty() => {
                     for item in list.iter_mut().filter_map(Value::as_object_mut) {

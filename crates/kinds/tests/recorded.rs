@@ -108,6 +108,14 @@ impl Server {
             return Err(Beyond);
         }
         kind.default(&mut object);
+        let mut again = object.clone();
+        kind.default(&mut again);
+        assert_eq!(
+            again,
+            object,
+            "defaults of {} are not final",
+            kind.group_kind()
+        );
         let metadata = &mut object["metadata"];
         if let Some(namespace) = &target.namespace {
             metadata["namespace"] = json!(namespace);

@@ -28,8 +28,17 @@ pub(crate) const DEPLOYMENT: Strategy = Strategy {
     empty_status: "{}",
     generation: Generation::Spec,
     has_status: true,
+    warnings: |object, old| template_warnings(object, old, "spec.template"),
     ..Strategy::GENERIC
 };
+
+/// Warnings about a Pod template that is new or changed.
+pub(crate) fn template_warnings(object: &Value, old: Option<&Value>, at: &str) -> Vec<String> {
+    if old.is_some_and(|old| tree::same(object, old, at)) {
+        return Vec::new();
+    }
+    core::pod::warnings::of(object, at)
+}
 
 pub(crate) const REPLICA_SET: Strategy = Strategy {
     default: defaults::replica_set,

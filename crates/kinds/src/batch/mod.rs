@@ -33,6 +33,7 @@ pub(crate) const JOB: Strategy = Strategy {
     empty_status: "{}",
     generation: Generation::Spec,
     has_status: true,
+    warnings: |object, old| crate::apps::template_warnings(object, old, "spec.template"),
     ..Strategy::GENERIC
 };
 
@@ -41,6 +42,9 @@ pub(crate) const CRON_JOB: Strategy = Strategy {
     validate: |_, object| validate_cron_job(object),
     validate_update: |_, new, _| validate_cron_job(new),
     name: cron_job_name,
+    warnings: |object, old| {
+        crate::apps::template_warnings(object, old, "spec.jobTemplate.spec.template")
+    },
     row: Some(table::workload::cron_job),
     empty_status: "{}",
     generation: Generation::Spec,

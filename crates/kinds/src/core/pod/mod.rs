@@ -11,6 +11,7 @@ pub mod resources;
 pub mod update;
 pub mod validate;
 pub mod volumes;
+pub(crate) mod warnings;
 
 use serde_json::{Value, json};
 
@@ -51,6 +52,13 @@ pub(crate) const STRATEGY: Strategy = Strategy {
     generation: Generation::Spec,
     has_status: true,
     graceful: true,
+    warnings: |object, old| {
+        if old.is_some() {
+            Vec::new()
+        } else {
+            warnings::of(object, "")
+        }
+    },
     ..Strategy::GENERIC
 };
 
