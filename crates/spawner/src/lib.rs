@@ -42,3 +42,9 @@ pub use spec::{
     Capabilities, ContainerSpec, ExecExit, ExecSpec, Exit, ExitProblem, LogSpec, MountKind,
     MountSpec, Program, StartError, StartStep, Started, Support, Usage, UserSpec,
 };
+
+/// Closes every descriptor above standard error. For the start of a program that will live long and
+/// must not keep what its caller had open; nothing of its own may be open yet.
+pub fn close_inherited_descriptors() {
+    sys::close_all_except(&[0, 1, 2]);
+}

@@ -60,7 +60,10 @@ impl Entry {
     /// An image that runs the host's programs, by default `cmd`.
     pub fn host(pattern: impl Into<String>, cmd: &[&str]) -> Self {
         let cmd = cmd.iter().map(|&word| word.to_owned()).collect();
-        Self { cmd, ..Self::new(pattern, ImageKind::Host) }
+        Self {
+            cmd,
+            ..Self::new(pattern, ImageKind::Host)
+        }
     }
 
     fn new(pattern: impl Into<String>, kind: ImageKind) -> Self {
@@ -84,13 +87,20 @@ pub struct Catalogue {
 impl Catalogue {
     /// A catalogue of these entries alone.
     pub fn new(entries: impl IntoIterator<Item = Entry>) -> Self {
-        let normal = |entry: Entry| Entry { pattern: normal_pattern(&entry.pattern), ..entry };
-        Self { entries: entries.into_iter().map(normal).collect() }
+        let normal = |entry: Entry| Entry {
+            pattern: normal_pattern(&entry.pattern),
+            ..entry
+        };
+        Self {
+            entries: entries.into_iter().map(normal).collect(),
+        }
     }
 
     /// A catalogue of these entries and, after them, the host images that everyone has.
     pub fn with_host_images(entries: impl IntoIterator<Item = Entry>) -> Self {
-        let host = HOST_IMAGES.iter().map(|(pattern, command)| Entry::host(*pattern, &[command]));
+        let host = HOST_IMAGES
+            .iter()
+            .map(|(pattern, command)| Entry::host(*pattern, &[command]));
         Self::new(entries.into_iter().chain(host))
     }
 
@@ -189,7 +199,11 @@ impl Reference {
             (None, None) => Some("latest".to_owned()),
             (tag, _) => tag.map(str::to_owned),
         };
-        Ok(Self { name: full, tag, digest: digest.map(str::to_owned) })
+        Ok(Self {
+            name: full,
+            tag,
+            digest: digest.map(str::to_owned),
+        })
     }
 }
 
@@ -226,24 +240,32 @@ fn normal_pattern(pattern: &str) -> String {
 }
 
 fn is_registry(text: &str) -> bool {
-    let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let (host, port) = text
+        .split_once(':')
+        .map_or((text, None), |(host, port)| (host, Some(port)));
     let is_label = |label: &str| {
         !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     host.split('.').all(is_label)
-        && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+        && port
+            .is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// One part of a repository: lower-case words joined by `.`, `_`, `__` or dashes.
 fn is_component(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let edges = text.bytes().next().is_some_and(is_word) && text.bytes().last().is_some_and(is_word);
-    let joined = text.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|joint| {
-        matches!(joint, "" | "." | "_" | "__") || joint.bytes().all(|byte| byte == b'-')
-    });
+    let edges =
+        text.bytes().next().is_some_and(is_word) && text.bytes().last().is_some_and(is_word);
+    let joined = text
+        .split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        .all(|joint| {
+            matches!(joint, "" | "." | "_" | "__") || joint.bytes().all(|byte| byte == b'-')
+        });
     edges && joined
 }
 
@@ -251,7 +273,9 @@ fn is_tag(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     text.len() <= 128
         && text.bytes().next().is_some_and(is_word)
-        && text.bytes().all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'))
+        && text
+            .bytes()
+            .all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'))
 }
 
 fn is_digest(text: &str) -> bool {
@@ -262,14 +286,20 @@ fn is_digest(text: &str) -> bool {
             _ => return false,
         };
         hex.len() == length
-            && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+            && hex
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     })
 }
 
 /// Whether `text` matches `pattern`, where `*` stands for anything.
 fn matches(pattern: &str, text: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(head) else { return false };
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(head) else {
+        return false;
+    };
     let mut parts: Vec<&str> = rest.split('*').collect();
     let last = parts.pop().unwrap_or_default();
     for part in parts {

@@ -83,8 +83,14 @@ impl FakeRuntime {
             commands: Vec::new(),
             next_pid: 1000,
         };
-        let shared = Shared { state: Mutex::new(state), changes: watch::Sender::new(0) };
-        Self { clock, shared: Arc::new(shared) }
+        let shared = Shared {
+            state: Mutex::new(state),
+            changes: watch::Sender::new(0),
+        };
+        Self {
+            clock,
+            shared: Arc::new(shared),
+        }
     }
 
     /// Says what commands answer: exit code and standard output.
@@ -96,7 +102,10 @@ impl FakeRuntime {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn changed(&self) {
@@ -121,7 +130,10 @@ impl FakeRuntime {
     /// Names of the containers that run.
     pub fn running(&self) -> Vec<String> {
         let state = self.state();
-        let live = state.containers.values().filter(|c| c.exit.borrow().is_none());
+        let live = state
+            .containers
+            .values()
+            .filter(|c| c.exit.borrow().is_none());
         live.map(|c| c.name.clone()).collect()
     }
 
@@ -130,7 +142,13 @@ impl FakeRuntime {
         let at = self.clock.now();
         for container in self.state().containers.values().filter(|c| c.name == name) {
             let signal = (code > 128).then(|| code - 128);
-            let exit = Exit { code, signal, oom_killed: false, message: None, at };
+            let exit = Exit {
+                code,
+                signal,
+                oom_killed: false,
+                message: None,
+                at,
+            };
             container.exit.send_if_modified(|e| {
                 let first = e.is_none();
                 if first {
@@ -164,11 +182,18 @@ impl FakeRuntime {
             (state.answer)(container, spec)
         };
         self.changed();
-        let exit =
-            Exit { code, signal: None, oom_killed: false, message: None, at: self.clock.now() };
+        let exit = Exit {
+            code,
+            signal: None,
+            oom_killed: false,
+            message: None,
+            at: self.clock.now(),
+        };
         Ok(Streams {
             stdin: spec.stdin.then(|| Box::new(tokio::io::sink()) as _),
-            stdout: spec.stdout.then(|| Box::new(Cursor::new(output.into_bytes())) as _),
+            stdout: spec
+                .stdout
+                .then(|| Box::new(Cursor::new(output.into_bytes())) as _),
             stderr: spec.stderr.then(|| Box::new(tokio::io::empty()) as _),
             resize: Box::new(|_| {}),
             exit: std::future::ready(Ok(exit)).boxed(),
@@ -178,7 +203,11 @@ impl FakeRuntime {
 
 impl Runtime for FakeRuntime {
     fn info(&self) -> RuntimeInfo {
-        RuntimeInfo { name: "fake".to_owned(), version: "1".to_owned(), mounts: true }
+        RuntimeInfo {
+            name: "fake".to_owned(),
+            version: "1".to_owned(),
+            mounts: true,
+        }
     }
 
     fn start(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<Started, Error>> {
@@ -199,7 +228,11 @@ impl Runtime for FakeRuntime {
                 Behaviour::Run | Behaviour::Stubborn => None,
             };
             state.next_pid += 1;
-            let started = Started { pid: state.next_pid, at, warnings: Vec::new() };
+            let started = Started {
+                pid: state.next_pid,
+                at,
+                warnings: Vec::new(),
+            };
             let fake = Fake {
                 name: spec.name.clone(),
                 pid: state.next_pid,
@@ -215,12 +248,18 @@ impl Runtime for FakeRuntime {
     }
 
     fn wait(&self, container: &ContainerRef) -> BoxFuture<'static, Result<Exit, Error>> {
-        let receiver = self.state().containers.get(&container.id).map(|c| c.exit.subscribe());
+        let receiver = self
+            .state()
+            .containers
+            .get(&container.id)
+            .map(|c| c.exit.subscribe());
         let id = container.id.clone();
         async move {
             let mut receiver = receiver.ok_or_else(|| Error::NotRunning(id.clone()))?;
             let exit = receiver.wait_for(Option::is_some).await;
-            exit.ok().and_then(|e| e.clone()).ok_or(Error::NotRunning(id))
+            exit.ok()
+                .and_then(|e| e.clone())
+                .ok_or(Error::NotRunning(id))
         }
         .boxed()
     }
@@ -285,14 +324,19 @@ impl Runtime for FakeRuntime {
         spec: ExecSpec,
     ) -> BoxFuture<'_, Result<Streams, Error>> {
         let exit = self.wait(container);
-        let streams = self.exec_streams(container, &spec).map(|s| Streams { exit, ..s });
+        let streams = self
+            .exec_streams(container, &spec)
+            .map(|s| Streams { exit, ..s });
         std::future::ready(streams).boxed()
     }
 
     fn stats(&self, container: &ContainerRef) -> BoxFuture<'_, Result<Stats, Error>> {
         let known = self.state().containers.get(&container.id).map(|c| c.pid);
         let stats = known
-            .map(|_| Stats { processes: 1, ..Stats::default() })
+            .map(|_| Stats {
+                processes: 1,
+                ..Stats::default()
+            })
             .ok_or_else(|| Error::NotRunning(container.id.clone()));
         std::future::ready(stats).boxed()
     }

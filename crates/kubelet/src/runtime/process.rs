@@ -41,14 +41,14 @@ pub struct ProcessRuntime {
 impl ProcessRuntime {
     /// A runtime over a spawner that runs; `version` is shown in the Node object.
     pub fn new(spawner: Spawner, clock: SharedClock, version: impl Into<String>) -> Self {
-        Self { spawner, clock, version: version.into() }
+        Self {
+            spawner,
+            clock,
+            version: version.into(),
+        }
     }
 
-    async fn run(
-        &self,
-        container: &ContainerRef,
-        command: ExecSpec,
-    ) -> Result<Streams, Error> {
+    async fn run(&self, container: &ContainerRef, command: ExecSpec) -> Result<Streams, Error> {
         let target = running(container).await?;
         let spec = read_spec(container).await?;
         let request = spawner::ExecSpec {
@@ -58,8 +58,12 @@ impl ProcessRuntime {
             user: user(&spec.security),
             tty: command.tty,
         };
-        let (near, far) = if command.tty { terminal() } else { pipes(&command) }
-            .map_err(|error| Error::Unavailable(format!("make standard streams: {error}")))?;
+        let (near, far) = if command.tty {
+            terminal()
+        } else {
+            pipes(&command)
+        }
+        .map_err(|error| Error::Unavailable(format!("make standard streams: {error}")))?;
         let exec = self
             .spawner
             .exec(&target, &request, far)
@@ -85,11 +89,7 @@ impl ProcessRuntime {
         })
     }
 
-    async fn connect(
-        &self,
-        container: &ContainerRef,
-        wanted: ExecSpec,
-    ) -> Result<Streams, Error> {
+    async fn connect(&self, container: &ContainerRef, wanted: ExecSpec) -> Result<Streams, Error> {
         drop(running(container).await?);
         let streams = spawner::attach(&container.state_dir)
             .await
@@ -100,7 +100,12 @@ impl ProcessRuntime {
             _ => Box::new(|_| {}),
         };
         Ok(Streams {
-            stdin: streams.stdin.filter(|_| wanted.stdin).map(writer).transpose().map_err(stream_error)?,
+            stdin: streams
+                .stdin
+                .filter(|_| wanted.stdin)
+                .map(writer)
+                .transpose()
+                .map_err(stream_error)?,
             stdout: Some(streams.stdout)
                 .filter(|_| wanted.stdout)
                 .map(reader)
@@ -247,9 +252,10 @@ fn failure(container: &ContainerRef, error: spawner::Error) -> Error {
             StartStep::Isolate if error.errno == Some(NO_SUCH_PROCESS) => {
                 Error::NotRunning(container.id.clone())
             }
-            StartStep::Exec | StartStep::WorkingDir => {
-                Error::CannotRun { exit_code: error.exit_code(), message: error.message }
-            }
+            StartStep::Exec | StartStep::WorkingDir => Error::CannotRun {
+                exit_code: error.exit_code(),
+                message: error.message,
+            },
             _ => Error::Setup(error.message),
         },
         spawner::Error::NotRunning(_) => Error::NotRunning(container.id.clone()),
@@ -269,7 +275,8 @@ fn exit_of(exit: spawner::Exit) -> Exit {
     let message = exit.problem.as_ref().map(|problem| match problem {
         spawner::ExitProblem::Start(error) => error.message.clone(),
         spawner::ExitProblem::Lost => {
-            "the container's monitor was killed, and how the container ended is not known".to_owned()
+            "the container's monitor was killed, and how the container ended is not known"
+                .to_owned()
         }
     });
     Exit {
@@ -283,7 +290,9 @@ fn exit_of(exit: spawner::Exit) -> Exit {
 }
 
 fn working_dir(spec: &ContainerSpec) -> Option<String> {
-    spec.working_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned())
+    spec.working_dir
+        .as_ref()
+        .map(|dir| dir.to_string_lossy().into_owned())
 }
 
 fn user(security: &SecuritySpec) -> UserSpec {
@@ -301,13 +310,19 @@ fn user(security: &SecuritySpec) -> UserSpec {
 /// What is executed: the program and its arguments.
 fn program(spec: &ContainerSpec) -> (Program, Vec<String>) {
     let mut argv = spec.argv();
-    let shell = spec.command.first().map(|command| Path::new(command).file_name());
-    let is_shell = shell.is_some_and(|name| SHELLS.iter().any(|shell| name == Some(shell.as_ref())));
+    let shell = spec
+        .command
+        .first()
+        .map(|command| Path::new(command).file_name());
+    let is_shell =
+        shell.is_some_and(|name| SHELLS.iter().any(|shell| name == Some(shell.as_ref())));
     match &spec.image.kind {
         ImageKind::BuiltIn(program) if !is_shell => {
             // The first word of a command names the original's executable, which this program replaces.
             let rest = argv.split_off(usize::from(!spec.command.is_empty()).min(argv.len()));
-            let args = ["image".to_owned(), program.clone()].into_iter().chain(rest);
+            let args = ["image".to_owned(), program.clone()]
+                .into_iter()
+                .chain(rest);
             (Program::SelfExe, args.collect())
         }
         _ if argv.is_empty() => (Program::Path(String::new()), Vec::new()),
@@ -337,7 +352,11 @@ fn launch_spec(spec: &ContainerSpec) -> spawner::ContainerSpec {
             .mounts
             .iter()
             .map(|mount| {
-                MountSpec::bind(&mount.source, mount.target.to_string_lossy(), mount.read_only)
+                MountSpec::bind(
+                    &mount.source,
+                    mount.target.to_string_lossy(),
+                    mount.read_only,
+                )
             })
             .collect(),
         etc_dir: spec.hosts_dir.clone(),
@@ -359,7 +378,12 @@ struct Near {
 }
 
 fn pipes(wanted: &ExecSpec) -> io::Result<(Near, Stdio)> {
-    let mut near = Near { stdin: None, stdout: None, stderr: None, resize: Box::new(|_| {}) };
+    let mut near = Near {
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        resize: Box::new(|_| {}),
+    };
     let mut far = Stdio::default();
     if wanted.stdin {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -416,7 +440,9 @@ fn writer(fd: OwnedFd) -> io::Result<Box<dyn AsyncWrite + Send + Unpin>> {
 
 fn reader(fd: OwnedFd) -> io::Result<Box<dyn AsyncRead + Send + Unpin>> {
     no_waiting(&fd)?;
-    Ok(Box::new(Output(pipe::Receiver::from_owned_fd_unchecked(fd)?)))
+    Ok(Box::new(Output(pipe::Receiver::from_owned_fd_unchecked(
+        fd,
+    )?)))
 }
 
 /// Reads a pipe or a terminal. A terminal whose far end is closed answers with an error, where a

@@ -15,27 +15,54 @@ fn names_are_normalised() {
         ("metallb/speaker:v0.7.3", "docker.io/metallb/speaker:v0.7.3"),
         ("docker.io/alpine", "docker.io/library/alpine:latest"),
         ("index.docker.io/a/b", "docker.io/a/b:latest"),
-        ("gcr.io/ml-pipeline/x_y__z-1:T.1", "gcr.io/ml-pipeline/x_y__z-1:T.1"),
+        (
+            "gcr.io/ml-pipeline/x_y__z-1:T.1",
+            "gcr.io/ml-pipeline/x_y__z-1:T.1",
+        ),
         ("localhost/x", "localhost/x:latest"),
         ("registry:5000/x", "registry:5000/x:latest"),
         ("localhost:5000/a/b:tag", "localhost:5000/a/b:tag"),
     ] {
         assert_eq!(normal(given).as_deref(), Ok(expected), "{given}");
     }
-    assert_eq!(normal(&format!("a@{digest}")).unwrap(), format!("docker.io/library/a@{digest}"));
-    assert_eq!(normal(&format!("a:1@{digest}")).unwrap(), format!("docker.io/library/a:1@{digest}"));
+    assert_eq!(
+        normal(&format!("a@{digest}")).unwrap(),
+        format!("docker.io/library/a@{digest}")
+    );
+    assert_eq!(
+        normal(&format!("a:1@{digest}")).unwrap(),
+        format!("docker.io/library/a:1@{digest}")
+    );
 }
 
 #[test]
 fn bad_names_are_refused() {
-    for bad in ["", ":", "a:", "a b", "/a", "a//b", "a/", "-a", "a_", "a..b", "a@sha256:1", "a:-x", "a/b:c/d"] {
+    for bad in [
+        "",
+        ":",
+        "a:",
+        "a b",
+        "/a",
+        "a//b",
+        "a/",
+        "-a",
+        "a_",
+        "a..b",
+        "a@sha256:1",
+        "a:-x",
+        "a/b:c/d",
+    ] {
         assert!(Reference::parse(bad).is_err(), "{bad:?}");
     }
     assert_eq!(
         Reference::parse("Foo/bar"),
         Err("invalid reference format: repository name must be lowercase")
     );
-    assert!(Reference::parse(&"a".repeat(300)).unwrap_err().contains("255"));
+    assert!(
+        Reference::parse(&"a".repeat(300))
+            .unwrap_err()
+            .contains("255")
+    );
 }
 
 #[test]
@@ -64,12 +91,26 @@ async fn the_first_entry_that_matches_says_how_an_image_runs() {
         Entry::built_in("tensorflow/serving", "tensorflow-serving"),
         Entry::built_in("gcr.io/kubeflow-examples/mnist/*", "mnist"),
     ]);
-    let kind = |reference: &str| catalogue.present(reference).unwrap().map(|image| image.kind);
+    let kind = |reference: &str| {
+        catalogue
+            .present(reference)
+            .unwrap()
+            .map(|image| image.kind)
+    };
     let built_in = |program: &str| Some(ImageKind::BuiltIn(program.to_owned()));
-    assert_eq!(kind("tensorflow/serving:2.19.0"), built_in("tensorflow-serving"));
-    assert_eq!(kind("docker.io/tensorflow/serving"), built_in("tensorflow-serving"));
+    assert_eq!(
+        kind("tensorflow/serving:2.19.0"),
+        built_in("tensorflow-serving")
+    );
+    assert_eq!(
+        kind("docker.io/tensorflow/serving"),
+        built_in("tensorflow-serving")
+    );
     assert_eq!(kind("evil.example.com/tensorflow/serving"), None);
-    assert_eq!(kind("gcr.io/kubeflow-examples/mnist/model:v1"), built_in("mnist"));
+    assert_eq!(
+        kind("gcr.io/kubeflow-examples/mnist/model:v1"),
+        built_in("mnist")
+    );
     let cmd = |reference: &str| catalogue.present(reference).unwrap().unwrap().cmd;
     assert_eq!(cmd("python:3.8"), ["/opt/python3.8"]);
     assert_eq!(cmd("python:3.11-slim"), ["python3"]);

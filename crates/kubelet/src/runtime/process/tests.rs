@@ -6,9 +6,17 @@ use super::*;
 use crate::runtime::{Image, LogSpec, Mount};
 
 fn spec(kind: ImageKind, command: &[&str], args: &[&str]) -> ContainerSpec {
-    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect::<Vec<_>>()
+    };
     ContainerSpec {
-        container: ContainerRef { id: "abc".to_owned(), state_dir: "/state".into() },
+        container: ContainerRef {
+            id: "abc".to_owned(),
+            state_dir: "/state".into(),
+        },
         namespace: "default".to_owned(),
         pod: "pod".to_owned(),
         pod_uid: "uid".to_owned(),
@@ -28,15 +36,26 @@ fn spec(kind: ImageKind, command: &[&str], args: &[&str]) -> ContainerSpec {
         args: words(args),
         env: Vec::new(),
         working_dir: Some("/work".into()),
-        mounts: vec![Mount { source: "/a".into(), target: "/b".into(), read_only: true }],
+        mounts: vec![Mount {
+            source: "/a".into(),
+            target: "/b".into(),
+            read_only: true,
+        }],
         hosts_dir: Some("/hosts".into()),
         hostname: Some("pod".to_owned()),
         pod_ip: Ipv4Addr::LOCALHOST,
         host_network: false,
-        security: SecuritySpec { read_only_root: true, ..SecuritySpec::default() },
+        security: SecuritySpec {
+            read_only_root: true,
+            ..SecuritySpec::default()
+        },
         memory_limit: None,
         cpu_limit: None,
-        log: LogSpec { path: "/log/0.log".into(), max_bytes: 1, max_files: 2 },
+        log: LogSpec {
+            path: "/log/0.log".into(),
+            max_bytes: 1,
+            max_files: 2,
+        },
         stdin: false,
         stdin_once: false,
         tty: false,
@@ -51,9 +70,21 @@ fn built_in() -> ImageKind {
 fn a_built_in_image_is_this_binary_with_the_containers_arguments() {
     for (command, args, expected) in [
         (&[][..], &[][..], &["image", "serving", "/entry", "cmd"][..]),
-        (&[], &["--port=1"], &["image", "serving", "/entry", "--port=1"]),
-        (&["/usr/bin/server"], &["--port=1"], &["image", "serving", "--port=1"]),
-        (&["python", "/opt/model.py"], &[], &["image", "serving", "/opt/model.py"]),
+        (
+            &[],
+            &["--port=1"],
+            &["image", "serving", "/entry", "--port=1"],
+        ),
+        (
+            &["/usr/bin/server"],
+            &["--port=1"],
+            &["image", "serving", "--port=1"],
+        ),
+        (
+            &["python", "/opt/model.py"],
+            &[],
+            &["image", "serving", "/opt/model.py"],
+        ),
     ] {
         let (program, arguments) = program(&spec(built_in(), command, args));
         assert_eq!(program, Program::SelfExe);
@@ -71,7 +102,10 @@ fn a_shell_in_a_built_in_image_is_the_hosts() {
 #[test]
 fn a_host_image_runs_its_command_on_the_host() {
     let (program, args) = program(&spec(ImageKind::Host, &[], &["-c", "x"]));
-    assert_eq!((program, args.len()), (Program::Path("/entry".to_owned()), 2));
+    assert_eq!(
+        (program, args.len()),
+        (Program::Path("/entry".to_owned()), 2)
+    );
     let launch = launch_spec(&spec(ImageKind::Host, &["sleep"], &["1"]));
     assert_eq!(launch.program, Program::Path("sleep".to_owned()));
     assert_eq!(launch.mounts, [MountSpec::bind("/a", "/b", true)]);
@@ -95,9 +129,15 @@ fn failures_keep_the_message_that_users_know() {
     let missing = rustix::io::Errno::NOENT.raw_os_error();
     assert_eq!(
         start(spawner::StartStep::Exec, Some(missing)),
-        Error::CannotRun { exit_code: 127, message: "why".to_owned() }
+        Error::CannotRun {
+            exit_code: 127,
+            message: "why".to_owned()
+        }
     );
-    assert_eq!(start(spawner::StartStep::Mount, Some(missing)), Error::Setup("why".to_owned()));
+    assert_eq!(
+        start(spawner::StartStep::Mount, Some(missing)),
+        Error::Setup("why".to_owned())
+    );
     let gone = rustix::io::Errno::SRCH.raw_os_error();
     assert_eq!(
         start(spawner::StartStep::Isolate, Some(gone)),
