@@ -235,10 +235,9 @@ impl Watch {
                     }
                 }
             });
-            match drained {
-                Ok(result) => return result,
-                // Nothing after all.
-                Err(_) => {}
+            // Otherwise there was nothing after all.
+            if let Ok(result) = drained {
+                return result;
             }
         }
     }

@@ -22,10 +22,12 @@ pub(crate) fn rotated(path: &Path, number: usize) -> PathBuf {
 
 /// The parts of a log that exist, oldest first.
 pub(crate) fn parts(path: &Path) -> Vec<PathBuf> {
-    let mut parts: Vec<PathBuf> = (1..)
-        .map(|n| rotated(path, n))
-        .take_while(|p| p.exists())
-        .collect();
+    let mut parts = Vec::new();
+    let mut older = rotated(path, 1);
+    while older.exists() {
+        parts.push(older);
+        older = rotated(path, parts.len() + 1);
+    }
     parts.reverse();
     if path.exists() {
         parts.push(path.to_owned());

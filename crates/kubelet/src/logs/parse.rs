@@ -45,7 +45,12 @@ impl Printer {
     pub(crate) fn print(&mut self, record: &[u8], out: &mut Vec<u8>) {
         let begin = out.len();
         match parse(record) {
-            Some((time, stream, partial, text)) => {
+            Some(Record {
+                time,
+                stream,
+                partial,
+                text,
+            }) => {
                 let too_old = self.since.is_some_and(|since| {
                     let at: Option<Timestamp> =
                         std::str::from_utf8(time).ok().and_then(|t| t.parse().ok());
@@ -76,8 +81,15 @@ impl Printer {
     }
 }
 
-/// Time, stream, whether it is a part, text.
-fn parse(record: &[u8]) -> Option<(&[u8], &[u8], bool, &[u8])> {
+/// The fields of a record.
+struct Record<'a> {
+    time: &'a [u8],
+    stream: &'a [u8],
+    partial: bool,
+    text: &'a [u8],
+}
+
+fn parse(record: &[u8]) -> Option<Record<'_>> {
     let record = record.strip_suffix(b"\n").unwrap_or(record);
     let mut fields = record.splitn(4, |b| *b == b' ');
     let time = fields.next()?;
@@ -91,5 +103,10 @@ fn parse(record: &[u8]) -> Option<(&[u8], &[u8], bool, &[u8])> {
         b"P" => true,
         _ => return None,
     };
-    Some((time, stream, partial, text))
+    Some(Record {
+        time,
+        stream,
+        partial,
+        text,
+    })
 }

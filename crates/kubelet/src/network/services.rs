@@ -51,7 +51,7 @@ impl Services {
             follow(api, |change| {
                 mine.change(|s| {
                     apply(&mut s.services, change, &mut s.listed.0);
-                })
+                });
             })
             .await;
             Ok::<(), std::convert::Infallible>(())
@@ -61,7 +61,7 @@ impl Services {
             follow(api, |change| {
                 mine.change(|s| {
                     apply(&mut s.slices, change, &mut s.listed.1);
-                })
+                });
             })
             .await;
             Ok::<(), std::convert::Infallible>(())
@@ -123,7 +123,12 @@ impl Services {
         let own = state
             .services
             .iter()
-            .filter(|((of, _), _)| links && of == namespace)
+            // The API's own service is told by the address that answers for it.
+            .filter(|((of, name), _)| {
+                links
+                    && of == namespace
+                    && (of.as_str(), name.as_str()) != ("default", "kubernetes")
+            })
             .map(|(_, service)| service);
         environment::service_variables(own, api)
     }

@@ -91,7 +91,7 @@ mod tests {
         for _ in 0..8 {
             let until = backoff
                 .hold_until(at(now), at(now))
-                .map_or(now, |u| u.as_second());
+                .map_or(now, Timestamp::as_second);
             pauses.push(until - now);
             now = until;
             backoff.restarted(at(now));

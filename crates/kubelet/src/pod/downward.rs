@@ -110,13 +110,12 @@ pub(crate) fn resource(
         (Some(amount), _) => amount,
         (None, "limits") => {
             let node = facts.allocatable.as_ref();
-            let amount = match name {
+            match name {
                 "cpu" => node.map_or(0, |n| i128::from(n.milli_cpu)),
                 "memory" => node.map_or(0, |n| i128::from(n.memory) * 1000),
                 "ephemeral-storage" => node.map_or(0, |n| i128::from(n.ephemeral_storage) * 1000),
                 _ => 0,
-            };
-            amount
+            }
         }
         (None, _) => 0,
     };

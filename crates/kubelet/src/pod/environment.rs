@@ -23,12 +23,11 @@ impl Environment {
     /// Sets a variable.
     pub(crate) fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let (name, value) = (name.into(), value.into());
-        match self.index.get(&name) {
-            Some(&at) => self.entries[at].1 = value,
-            None => {
-                self.index.insert(name.clone(), self.entries.len());
-                self.entries.push((name, value));
-            }
+        if let Some(&at) = self.index.get(&name) {
+            self.entries[at].1 = value;
+        } else {
+            self.index.insert(name.clone(), self.entries.len());
+            self.entries.push((name, value));
         }
     }
 
@@ -62,13 +61,12 @@ pub(crate) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -
             out.push('$');
             rest = after;
         } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|r| r.split_once(')')) {
-            match lookup(name) {
-                Some(value) => out.push_str(value),
-                None => {
-                    out.push_str("$(");
-                    out.push_str(name);
-                    out.push(')');
-                }
+            if let Some(value) = lookup(name) {
+                out.push_str(value);
+            } else {
+                out.push_str("$(");
+                out.push_str(name);
+                out.push(')');
             }
             rest = after;
         } else {

@@ -138,7 +138,7 @@ impl Target {
     async fn connect(&self, host: Option<&str>, port: u16) -> Result<TcpStream, String> {
         let host = host
             .filter(|h| !h.is_empty())
-            .map_or(self.pod_ip.to_string(), str::to_owned);
+            .map_or_else(|| self.pod_ip.to_string(), str::to_owned);
         TcpStream::connect((host.as_str(), port))
             .await
             .map_err(|e| format!("dial tcp {host}:{port}: connect: {}", lower(&e)))
@@ -148,7 +148,10 @@ impl Target {
         let port = self.port(&action.port)?;
         let host = action.host.clone().filter(|h| !h.is_empty());
         let tls = action.scheme.as_deref() == Some("HTTPS");
-        let authority = format!("{}:{port}", host.clone().unwrap_or(self.pod_ip.to_string()));
+        let authority = format!(
+            "{}:{port}",
+            host.clone().unwrap_or_else(|| self.pod_ip.to_string())
+        );
         let path = action
             .path
             .as_deref()

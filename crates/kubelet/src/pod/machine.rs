@@ -194,7 +194,7 @@ impl Machine {
             .filter_map(|c| match &c.state {
                 State::Held { until, .. } if self.stage == Stage::Active => Some(*until),
                 State::Running(Running {
-                    stop: Some(Stop::PreStop { deadline } | Stop::Term { deadline }),
+                    stop: Some(Stop::Hook { deadline } | Stop::Term { deadline }),
                     ..
                 }) => Some(*deadline),
                 _ => None,
@@ -256,7 +256,7 @@ impl Machine {
                 }
             }
             Event::Pulled { container, result } => {
-                self.pulled(container, result, now, &mut actions)
+                self.pulled(container, result, now, &mut actions);
             }
             Event::Started { container, at, id } => self.started(container, at, id, &mut actions),
             Event::StartFailed {
@@ -290,7 +290,7 @@ impl Machine {
             }
             Event::PreStopDone { container, id } => {
                 if let Some(running) = self.running_mut(container, &id)
-                    && let Some(Stop::PreStop { deadline }) = running.stop
+                    && let Some(Stop::Hook { deadline }) = running.stop
                 {
                     term(running, deadline, now, &mut actions);
                 }

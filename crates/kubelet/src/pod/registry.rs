@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
-use super::machine::{Held, Machine, State};
+use super::machine::{Held, Machine, Role, State};
 use crate::runtime::ContainerRef;
 
 /// A Pod at one moment.
@@ -37,6 +37,7 @@ pub(crate) struct ContainerView {
 
 impl PodView {
     pub(crate) fn of(machine: &Machine, pod_dir: PathBuf) -> Self {
+        let has_init = machine.containers.iter().any(|c| c.role != Role::Main);
         let view = |index: usize| {
             let container = &machine.containers[index];
             let spec = machine.spec_of(index);
@@ -52,10 +53,10 @@ impl PodView {
             let waiting = match &container.state {
                 State::Held { reason, .. } => Some(reason.clone()),
                 State::Waiting | State::Pulling | State::Starting(_) => Some(
-                    if machine.initialized {
-                        "ContainerCreating"
-                    } else {
+                    if has_init {
                         "PodInitializing"
+                    } else {
+                        "ContainerCreating"
                     }
                     .to_owned(),
                 ),
@@ -83,10 +84,13 @@ impl PodView {
     }
 }
 
+/// Views by namespace and name.
+type ByName = HashMap<(String, String), watch::Receiver<PodView>>;
+
 /// All Pods of the node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
-    pods: Arc<Mutex<HashMap<(String, String), watch::Receiver<PodView>>>>,
+    pods: Arc<Mutex<ByName>>,
 }
 
 impl Registry {

@@ -162,9 +162,7 @@ fn container_status(
 ) -> ContainerStatus {
     let scheme = &node.runtime;
     let has_init = machine.containers.iter().any(|c| c.role != Role::Main);
-    let pending = if container.role == Role::Main && has_init && !machine.initialized {
-        "PodInitializing"
-    } else if container.role != Role::Main && machine.stage == Stage::Active {
+    let pending = if has_init {
         "PodInitializing"
     } else {
         "ContainerCreating"

@@ -113,7 +113,7 @@ impl PodWork {
     }
 
     /// Takes the volumes down and gives address and resources back.
-    pub(super) async fn tear_down(self) {
+    pub(super) fn tear_down(self) {
         let uid = self.pod.uid().unwrap_or_default();
         if let Err(error) = volume::unmount(&self.pod_dir) {
             tracing::warn!(pod = self.pod.name_any(), "remove volumes: {error}");
@@ -235,6 +235,16 @@ impl ContainerWork {
     ) -> Result<jiff::Timestamp, StartFailure> {
         let context = &self.pod.context;
         let pod = &self.pod.pod;
+        // The same attempt is made again after a failure: it may have come further than we know.
+        if id.state_dir.join(SPEC_FILE).exists() {
+            if let Ok(Recovered::Running(started)) = context.runtime.recover(id).await {
+                return Ok(started.at);
+            }
+            let cleared = volume::remove_tree(&id.state_dir);
+            cleared.map_err(|e| {
+                StartFailure::Create(format!("clear {}: {e}", id.state_dir.display()))
+            })?;
+        }
         let sources = self.sources().await.map_err(StartFailure::Config)?;
         let namespace = pod.namespace().unwrap_or_default();
         let links = pod.spec.as_ref().and_then(|s| s.enable_service_links) != Some(false);

@@ -99,13 +99,12 @@ impl Worker {
         let uid = pod.uid().unwrap_or_default();
         let pod_dir = paths::pod_dir(&context.data_dir, &uid);
         let record = Record::load(&pod_dir).filter(|r| r.uid == uid);
-        let seed = match &record {
-            Some(record) => record.seed.clone(),
-            None => {
-                let mut bytes = [0; 20];
-                context.rng.fill(&mut bytes);
-                bytes.iter().map(|b| format!("{b:02x}")).collect()
-            }
+        let seed = if let Some(record) = &record {
+            record.seed.clone()
+        } else {
+            let mut bytes = [0; 20];
+            context.rng.fill(&mut bytes);
+            bytes.iter().map(|b| format!("{b:02x}")).collect()
         };
         let ids = Ids {
             pod_dir: pod_dir.clone(),
@@ -508,14 +507,13 @@ impl Worker {
                 } else {
                     Severity::Normal
                 };
-                match container.and_then(|index| self.container_work(index)) {
-                    Some(work) => work.emit(severity, reason, message),
-                    None => {
-                        let object = pod_reference(&self.machine.pod, None);
-                        self.context
-                            .recorder
-                            .record(object, severity, reason, message);
-                    }
+                if let Some(work) = container.and_then(|index| self.container_work(index)) {
+                    work.emit(severity, reason, message);
+                } else {
+                    let object = pod_reference(&self.machine.pod, None);
+                    self.context
+                        .recorder
+                        .record(object, severity, reason, message);
                 }
             }
             Action::Teardown => {
@@ -524,7 +522,7 @@ impl Worker {
                 }
                 let work = self.pod_work();
                 self.spawn_event(async move {
-                    work.tear_down().await;
+                    work.tear_down();
                     Event::TornDown
                 });
             }

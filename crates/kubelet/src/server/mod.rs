@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, close_code};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{any, get};
 use http::StatusCode;
@@ -138,6 +139,14 @@ fn is_passing(error: &std::io::Error) -> bool {
         error.kind(),
         ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
     )
+}
+
+/// The end of a WebSocket on which everything was said.
+fn good_bye() -> Message {
+    Message::Close(Some(CloseFrame {
+        code: close_code::NORMAL,
+        reason: "".into(),
+    }))
 }
 
 /// The parameters of a query, in order; one may be given several times.

@@ -109,7 +109,7 @@ async fn run(socket: WebSocket, ip: Ipv4Addr, ports: Vec<u16>) {
                 return;
             }
         }
-        drop(sink.send(Message::Close(None)).await);
+        drop(sink.send(super::good_bye()).await);
     };
     let reading = async {
         while let Some(Ok(message)) = incoming.next().await {

@@ -49,7 +49,6 @@ pub(super) async fn exec(
         &uri,
         upgrade,
     )
-    .await
 }
 
 pub(super) async fn exec_by_uid(
@@ -67,7 +66,6 @@ pub(super) async fn exec_by_uid(
         &uri,
         upgrade,
     )
-    .await
 }
 
 pub(super) async fn attach(
@@ -85,7 +83,6 @@ pub(super) async fn attach(
         &uri,
         upgrade,
     )
-    .await
 }
 
 pub(super) async fn attach_by_uid(
@@ -103,10 +100,9 @@ pub(super) async fn attach_by_uid(
         &uri,
         upgrade,
     )
-    .await
 }
 
-async fn open(
+fn open(
     context: Arc<Context>,
     kind: Kind,
     namespace: &str,
@@ -204,7 +200,7 @@ async fn run(socket: WebSocket, opened: Result<Streams, Error>, spec: &ExecSpec,
             }
         }
         // A polite end; a client that is gone needs none.
-        drop(sink.send(Message::Close(None)).await);
+        drop(sink.send(super::good_bye()).await);
     };
     let working = async {
         let first = if spec.stdout {

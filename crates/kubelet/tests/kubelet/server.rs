@@ -119,12 +119,19 @@ async fn a_command_answers_over_its_channels_and_its_code_comes_last() {
     let connection = client(&rig).connect(request).await.unwrap();
     let mut stream = connection.into_stream();
     let mut channels = [String::new(), String::new(), String::new(), String::new()];
+    let mut closed = None;
     while let Some(Ok(message)) = stream.next().await {
-        if message.is_binary() {
+        if message.is_close() {
+            closed = Some(format!("{message:?}"));
+        } else if message.is_binary() {
             let data = message.into_data();
             channels[usize::from(data[0])].push_str(std::str::from_utf8(&data[1..]).unwrap());
         }
     }
+    assert!(
+        closed.unwrap().contains("Normal"),
+        "clients want a normal close"
+    );
     assert_eq!(channels[1], "ran echo hi there");
     let status: Value = serde_json::from_str(&channels[3]).unwrap();
     assert_eq!(status["status"], "Failure");

@@ -52,7 +52,6 @@ impl Machine {
                 message: message.to_owned(),
             });
             self.stage = Stage::Stopping;
-            return;
         }
     }
 
@@ -367,7 +366,7 @@ impl Machine {
                 continue;
             };
             // A second, more urgent deletion shortens what is left.
-            if let Some(Stop::PreStop { deadline } | Stop::Term { deadline }) = &mut running.stop {
+            if let Some(Stop::Hook { deadline } | Stop::Term { deadline }) = &mut running.stop {
                 if let Some(deletion) = deletion {
                     *deadline = (*deadline).min(deletion.max(now + MINIMUM_GRACE));
                 }
@@ -376,7 +375,7 @@ impl Machine {
                 }
             }
             match running.stop {
-                Some(Stop::PreStop { deadline }) if now >= deadline => {
+                Some(Stop::Hook { deadline }) if now >= deadline => {
                     term(running, deadline, now, actions);
                 }
                 Some(Stop::Term { deadline }) if now >= deadline => {

@@ -375,7 +375,7 @@ impl Machine {
             .metadata
             .deletion_grace_period_seconds
             .or(probe)
-            .or(spec.and_then(|s| s.termination_grace_period_seconds))
+            .or_else(|| spec.and_then(|s| s.termination_grace_period_seconds))
             .unwrap_or(30);
         Duration::from_secs(seconds.max(0).unsigned_abs()).max(MINIMUM_GRACE)
     }
@@ -402,7 +402,7 @@ impl Machine {
         actions.push(Action::StopProbes { container: index });
         let deadline = now + grace;
         if has_hook {
-            running.stop = Some(Stop::PreStop { deadline });
+            running.stop = Some(Stop::Hook { deadline });
             actions.push(Action::PreStop {
                 container: index,
                 id: running.container.clone(),

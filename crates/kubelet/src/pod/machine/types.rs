@@ -73,7 +73,7 @@ impl Terminated {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// Its preStop hook runs; SIGTERM follows at the end of it or then.
-    PreStop { deadline: Timestamp },
+    Hook { deadline: Timestamp },
     /// SIGTERM was sent; SIGKILL follows then.
     Term { deadline: Timestamp },
     /// SIGKILL was sent.

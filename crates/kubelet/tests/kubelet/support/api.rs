@@ -47,9 +47,9 @@ struct Target {
 impl Target {
     fn parse(path: &str) -> Option<Self> {
         let mut parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
-        let skip = match parts.first()? {
-            &"api" => 2,
-            &"apis" => 3,
+        let skip = match *parts.first()? {
+            "api" => 2,
+            "apis" => 3,
             _ => return None,
         };
         parts.drain(..skip);
@@ -138,16 +138,13 @@ impl FakeApi {
         if !namespace.is_empty() {
             object["metadata"]["namespace"] = json!(namespace);
         }
-        let kind = match store.objects.get(&key) {
-            Some(old) => {
-                object["metadata"]["uid"] = old["metadata"]["uid"].clone();
-                "MODIFIED"
-            }
-            None => {
-                store.next_uid += 1;
-                object["metadata"]["uid"] = json!(format!("uid-{}", store.next_uid));
-                "ADDED"
-            }
+        let kind = if let Some(old) = store.objects.get(&key) {
+            object["metadata"]["uid"] = old["metadata"]["uid"].clone();
+            "MODIFIED"
+        } else {
+            store.next_uid += 1;
+            object["metadata"]["uid"] = json!(format!("uid-{}", store.next_uid));
+            "ADDED"
         };
         self.publish(&mut store, kind, key, object)
     }
@@ -374,13 +371,12 @@ fn merge(into: &mut Value, patch: &Value) {
             Value::Array(items) if field == "conditions" => {
                 let mut list = into[field].as_array().cloned().unwrap_or_default();
                 for item in items {
-                    match list.iter_mut().find(|c| c["type"] == item["type"]) {
-                        Some(old) => merge(old, item),
-                        None => {
-                            let mut fresh = json!({});
-                            merge(&mut fresh, item);
-                            list.push(fresh);
-                        }
+                    if let Some(old) = list.iter_mut().find(|c| c["type"] == item["type"]) {
+                        merge(old, item);
+                    } else {
+                        let mut fresh = json!({});
+                        merge(&mut fresh, item);
+                        list.push(fresh);
                     }
                 }
                 into[field] = Value::Array(list);
