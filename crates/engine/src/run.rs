@@ -1,10 +1,11 @@
 //! A run: its state, and the one way to change it.
 //!
 //! This file holds what callers see. How one event spreads through the tasks is in `turn`, what
-//! happens to attempts in `attempt`, how values are found in `scope`, and stopping or retrying a
+//! becomes of a task in `decide`, what happens to attempts in `attempt`, how values are found in `scope`, and stopping or retrying a
 //! whole run in `reset`.
 
 mod attempt;
+mod decide;
 mod reset;
 mod scope;
 mod turn;

@@ -5,19 +5,20 @@
 use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::scope::{Inside, item_suffix};
+use super::decide::Decision;
+use super::scope::item_suffix;
 use super::{Run, RunPhase};
 use crate::effect::Effect;
 use crate::event::Timer;
-use crate::plan::{Body, Each, TaskSpec, Trigger};
+use crate::plan::Body;
 use crate::task::{Frame, Kind, Loop, Phase, Task, TaskId, TaskPath, WorkState};
-use crate::text::{Scope, render};
+use crate::text::render;
 
 /// A pipeline that calls itself this often without doing any work does so for ever.
 const MAX_IDLE_DEPTH: u32 = 10_000;
@@ -491,234 +492,5 @@ impl<'a> Turn<'a> {
         self.run.finished_at = Some(self.at);
         self.run.timers.clear();
         self.effects.push(Effect::RunFinished { phase });
-    }
-}
-
-/// What becomes of a task whose dependencies have ended.
-pub(super) enum Decision {
-    End(Phase, String),
-    Iterate(Vec<Value>),
-    Call(Bound),
-}
-
-/// The inputs of a call.
-pub(super) struct Bound {
-    parameters: BTreeMap<String, Value>,
-    artifacts: BTreeMap<String, Value>,
-}
-
-impl Run {
-    /// Why a task of this frame must not start; `None` when it may.
-    fn refusal(&self, id: TaskId, frame: TaskId) -> Option<String> {
-        let state = self.tasks[frame.index()].frame_state()?;
-        if state.stopped {
-            let reason = self.tasks[frame.index()].message.as_deref();
-            return Some(format!(
-                "omitted: {}",
-                reason.unwrap_or("the run is ending")
-            ));
-        }
-        let Body::Dag(dag) = &self.template(frame).body else {
-            return None;
-        };
-        let failed = state.failed.filter(|_| dag.fail_fast)?;
-        if dag.tasks[self.tasks[id.index()].position].trigger == Trigger::Completed {
-            return None;
-        }
-        Some(format!(
-            "omitted: {} did not succeed",
-            self.tasks[failed.index()].display_name
-        ))
-    }
-
-    fn decide(&self, id: TaskId, frame: TaskId, spec: &TaskSpec) -> Decision {
-        let task = &self.tasks[id.index()];
-        if let Some(message) = self.refusal(id, frame) {
-            return Decision::End(Phase::Omitted, message);
-        }
-        if task.item.is_none() {
-            for dependency in self.dependencies(id) {
-                let dependency = &self.tasks[dependency.index()];
-                let holds = match spec.trigger {
-                    Trigger::Completed => true,
-                    Trigger::Succeeded => dependency.phase == Phase::Succeeded,
-                    Trigger::SucceededOrSkipped => {
-                        matches!(dependency.phase, Phase::Succeeded | Phase::Skipped)
-                    }
-                };
-                if !holds {
-                    let message = format!(
-                        "omitted: {} is {}",
-                        dependency.display_name,
-                        dependency.phase.as_str()
-                    );
-                    return Decision::End(Phase::Omitted, message);
-                }
-            }
-        }
-        let scope = Inside {
-            run: self,
-            task: Some(frame),
-            item: task.item.as_ref(),
-        };
-        if let Some(condition) = &spec.condition
-            && (task.item.is_some() == condition.uses_item())
-        {
-            match condition.holds(&scope) {
-                Ok(true) => {}
-                Ok(false) => {
-                    let message =
-                        format!("when '{}' evaluated false", condition.with_values(&scope));
-                    return Decision::End(Phase::Skipped, message);
-                }
-                Err(problem) => {
-                    let message = format!("when '{}': {problem}", condition.with_values(&scope));
-                    return Decision::End(Phase::Error, message);
-                }
-            }
-        }
-        if task.item.is_none()
-            && let Some(each) = &spec.each
-        {
-            return match items(each, &scope) {
-                Ok(items) => Decision::Iterate(items),
-                Err(problem) => Decision::End(Phase::Error, problem),
-            };
-        }
-        let parameters = spec
-            .arguments
-            .iter()
-            .map(|argument| (argument.name.clone(), argument.value.resolve(&scope)))
-            .collect();
-        let artifacts = spec
-            .artifacts
-            .iter()
-            .map(|argument| (argument.name.clone(), argument.value.resolve(&scope)))
-            .collect();
-        self.bind(id, parameters, artifacts)
-    }
-
-    /// The entrypoint and the exit handler are called with the parameters of the run.
-    fn bind_root(&self, id: TaskId) -> Decision {
-        let scope = Inside {
-            run: self,
-            task: None,
-            item: None,
-        };
-        let value = |name: &String| scope.lookup(&crate::text::Ref::RunParameter(name.clone()));
-        let parameters = self
-            .plan()
-            .parameters
-            .iter()
-            .filter_map(|p| Some((p.name.clone(), value(&p.name)?)))
-            .collect();
-        self.bind(id, parameters, BTreeMap::new())
-    }
-
-    fn bind(
-        &self,
-        id: TaskId,
-        parameters: BTreeMap<String, Value>,
-        artifacts: BTreeMap<String, Value>,
-    ) -> Decision {
-        let template = self.template(id);
-        let bound = self
-            .bind_parameters(&template.parameters, parameters)
-            .and_then(|parameters| {
-                let artifacts = self.bind_artifacts(&template.artifacts, artifacts, &parameters)?;
-                Ok(Bound {
-                    parameters,
-                    artifacts,
-                })
-            });
-        bound.map_or_else(
-            |problem| Decision::End(Phase::Error, problem),
-            Decision::Call,
-        )
-    }
-
-    fn has_omitted_items(&self, id: TaskId) -> bool {
-        let Kind::Loop(state) = &self.tasks[id.index()].kind else {
-            return false;
-        };
-        state
-            .items
-            .iter()
-            .any(|item| self.tasks[item.index()].phase == Phase::Omitted)
-    }
-
-    /// How many DAGs this event has opened on the way to this one.
-    fn idle_depth(&self, id: TaskId) -> u32 {
-        let parent = self.tasks[id.index()]
-            .frame
-            .and_then(|f| self.tasks[f.index()].frame_state());
-        match parent {
-            Some(frame) if frame.opened_by == self.version => frame.depth + 1,
-            _ => 0,
-        }
-    }
-
-    fn dag_outputs(&self, id: TaskId) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
-        let scope = Inside {
-            run: self,
-            task: Some(id),
-            item: None,
-        };
-        let template = self.template(id);
-        let mut parameters = BTreeMap::new();
-        for output in &template.output_parameters {
-            let crate::plan::OutputSource::Text(text) = &output.source else {
-                continue;
-            };
-            let default = || output.default.as_ref().map(|text| text.resolve(&scope));
-            // An output of a task that was skipped has no value.
-            if let Some(value) = text.resolve_all(&scope).or_else(default) {
-                parameters.insert(output.name.clone(), value);
-            }
-        }
-        let mut artifacts = BTreeMap::new();
-        for output in &template.output_artifacts {
-            if let Some(value) = output.source.resolve_all(&scope) {
-                artifacts.insert(output.name.clone(), value);
-            }
-        }
-        (parameters, artifacts)
-    }
-
-    pub(super) fn seconds(&self, id: TaskId, text: &crate::text::Text) -> Result<u64, String> {
-        let scope = Inside {
-            run: self,
-            task: Some(id),
-            item: None,
-        };
-        let value = text.resolve_string(&scope);
-        value.trim().parse().map_err(|_| {
-            format!("activeDeadlineSeconds is {value:?}, not a whole number of seconds")
-        })
-    }
-}
-
-fn items(each: &Each, scope: &Inside<'_>) -> Result<Vec<Value>, String> {
-    match each {
-        Each::Items(shapes) => Ok(shapes.iter().map(|shape| shape.resolve(scope)).collect()),
-        Each::From(text) => {
-            let value = text.resolve(scope);
-            let list = match value {
-                Value::String(text) => serde_json::from_str(text.trim()).map_err(|error| {
-                    let start: String = text.chars().take(100).collect();
-                    format!("the items of a loop must be a JSON list, got {start:?}: {error}")
-                })?,
-                other => other,
-            };
-            match list {
-                Value::Array(items) => Ok(items),
-                other => {
-                    let start: String = other.to_string().chars().take(100).collect();
-                    Err(format!(
-                        "the items of a loop must be a JSON list, got {start}"
-                    ))
-                }
-            }
-        }
     }
 }

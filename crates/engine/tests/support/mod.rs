@@ -7,6 +7,8 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub(crate) mod random;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -135,8 +135,11 @@ impl Actor {
                     }
                 }
                 Message::PodGone(pod) => {
-                    let at = self.shared.clock.now();
-                    if let Some(event) = news::gone(&pod, at) {
+                    // It may have ended before it went, unseen.
+                    let mut events = self.news_of(&pod);
+                    events.retain(|event| matches!(event, Event::TaskFinished { .. }));
+                    events.extend(news::gone(&pod, self.shared.clock.now()));
+                    for event in events {
                         self.apply(event, &mut applied, &mut effects);
                     }
                 }
