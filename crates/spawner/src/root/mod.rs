@@ -61,6 +61,15 @@ pub(crate) fn describe(error: &io::Error) -> String {
 /// Builds the root filesystem of `spec` and makes it this process's. With `own_proc`, `/proc` shows
 /// this process's own pid namespace.
 pub(crate) fn enter(spec: &ContainerSpec, own_proc: bool) -> Result<(), StartError> {
+    // Whoever the container runs as must get through the folders made here; the state files that
+    // are made later are nobody else's business.
+    let before = rustix::process::umask(Mode::from_raw_mode(0o022));
+    let entered = build(spec, own_proc);
+    rustix::process::umask(before);
+    entered
+}
+
+fn build(spec: &ContainerSpec, own_proc: bool) -> Result<(), StartError> {
     let fail = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| mount_error(&what, &error)
