@@ -2,7 +2,10 @@
 //!
 //! `cargo run -p apiserver --example serve -- [DIRECTORY [PORT]]` prints an admin token and the
 //! path of a kubeconfig. Without a directory everything is in memory and gone at the end.
-#![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
+#![expect(
+    clippy::print_stdout,
+    reason = "an example talks to the person who runs it"
+)]
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -73,7 +76,9 @@ async fn main() -> Result<()> {
 fn authority() -> Result<CertifiedIssuer<'static, KeyPair>> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "example authority");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "example authority");
     Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
 }
 

@@ -38,7 +38,9 @@ impl tower::Service<Request<kube::client::Body>> for InProcess {
     }
 
     fn call(&mut self, mut request: Request<kube::client::Body>) -> Self::Future {
-        request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
+        request
+            .headers_mut()
+            .insert(USER_AGENT, self.user_agent.clone());
         if request.headers().contains_key(UPGRADE) {
             return upgrade(self.clone(), request).boxed();
         }
@@ -53,7 +55,12 @@ async fn upgrade(
     request: Request<kube::client::Body>,
 ) -> Result<Response<Body>, BoxError> {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let InProcess { service, user, supervisor, .. } = client;
+    let InProcess {
+        service,
+        user,
+        supervisor,
+        ..
+    } = client;
     let serve = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(user.clone());
         service.clone().call(request)
@@ -66,7 +73,11 @@ async fn upgrade(
     });
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(near)).await?;
-    supervisor.spawn("in-process connection", OnError::Log, connection.with_upgrades());
+    supervisor.spawn(
+        "in-process connection",
+        OnError::Log,
+        connection.with_upgrades(),
+    );
     let mut request = request;
     if !request.headers().contains_key(http::header::HOST) {
         let host = HeaderValue::from_static("kubernetes.default.svc");

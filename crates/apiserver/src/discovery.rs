@@ -43,7 +43,9 @@ pub(crate) fn group_versions(table: &Table) -> Vec<GroupVersion> {
     let customs = table.all.iter().filter(|r| r.custom.is_some());
     for resource in customs {
         let kind = &resource.kind;
-        let place = all.iter().position(|gv| gv.group == kind.group && gv.version == kind.version);
+        let place = all
+            .iter()
+            .position(|gv| gv.group == kind.group && gv.version == kind.version);
         let place = place.unwrap_or_else(|| {
             all.push(GroupVersion {
                 group: kind.group.to_string(),
@@ -59,7 +61,8 @@ pub(crate) fn group_versions(table: &Table) -> Vec<GroupVersion> {
 
 fn entries(resource: &Resource) -> Vec<discovery::Resource> {
     let kind = &resource.kind;
-    let owned = |list: &[std::borrow::Cow<'static, str>]| list.iter().map(ToString::to_string).collect();
+    let owned =
+        |list: &[std::borrow::Cow<'static, str>]| list.iter().map(ToString::to_string).collect();
     let mut entries = vec![discovery::Resource {
         name: kind.plural.to_string(),
         singular: kind.singular.to_string(),
@@ -94,26 +97,39 @@ pub(crate) fn serve(
     let table = state.resources.current();
     let all = group_versions(&table);
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let accept = headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accept = headers
+        .get(http::header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     if let [root @ ("api" | "apis")] = parts.as_slice()
         && let Some(aggregated) = Aggregated::accepted(accept)
     {
-        return Some(cached(&discovery::aggregated(&all, *root == "api", aggregated), aggregated.content_type(), headers));
+        return Some(cached(
+            &discovery::aggregated(&all, *root == "api", aggregated),
+            aggregated.content_type(),
+            headers,
+        ));
     }
     let value = match parts.as_slice() {
         ["api"] => {
             let address = state.options.kubernetes_endpoint;
-            let address = address.map(|(ip, port)| format!("{ip}:{port}")).unwrap_or_default();
+            let address = address
+                .map(|(ip, port)| format!("{ip}:{port}"))
+                .unwrap_or_default();
             discovery::api_versions(&address)
         }
         ["apis"] => discovery::group_list(&all),
         ["api", version] => {
-            let gv = all.iter().find(|gv| gv.group.is_empty() && gv.version == *version)?;
+            let gv = all
+                .iter()
+                .find(|gv| gv.group.is_empty() && gv.version == *version)?;
             discovery::resource_list(gv)
         }
         ["apis", group] => discovery::group(&all, group)?,
         ["apis", group, version] => {
-            let gv = all.iter().find(|gv| gv.group == *group && gv.version == *version)?;
+            let gv = all
+                .iter()
+                .find(|gv| gv.group == *group && gv.version == *version)?;
             discovery::resource_list(gv)
         }
         _ => return None,
@@ -124,9 +140,14 @@ pub(crate) fn serve(
 /// A document that clients keep, with its ETag.
 fn cached(value: &Value, media_type: &str, headers: &HeaderMap) -> Response<Body> {
     let text = Bytes::from(value.to_string());
-    let tag: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02X}")).collect();
+    let tag: String = Sha256::digest(&text)
+        .iter()
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
     let tag = format!("\"{tag}\"");
-    let known = headers.get(http::header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let known = headers
+        .get(http::header::IF_NONE_MATCH)
+        .and_then(|v| v.to_str().ok());
     let mut response = if known == Some(tag.as_str()) {
         respond::raw(StatusCode::NOT_MODIFIED, media_type, Bytes::new(), false)
     } else {
@@ -135,8 +156,12 @@ fn cached(value: &Value, media_type: &str, headers: &HeaderMap) -> Response<Body
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, tag);
     }
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     response
 }
 
@@ -156,7 +181,9 @@ pub(crate) fn openapi(
         let media_type = "text/plain; charset=utf-8";
         return Ok(Some(respond::raw(StatusCode::OK, media_type, index, gzip)));
     }
-    let Some(gv) = all.iter().find(|gv| openapi::document_path(gv) == path) else { return Ok(None) };
+    let Some(gv) = all.iter().find(|gv| openapi::document_path(gv) == path) else {
+        return Ok(None);
+    };
     let document = state.documents.get(state, path, gv);
     let mut response = Response::new(Body::empty());
     let out = response.headers_mut();
@@ -166,7 +193,10 @@ pub(crate) fn openapi(
         out.insert(ETAG, tag);
     }
     if query.get("hash") == Some(document.hash.as_str()) {
-        out.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
+        out.insert(
+            CACHE_CONTROL,
+            HeaderValue::from_static("public, immutable, max-age=31536000"),
+        );
     } else {
         out.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }

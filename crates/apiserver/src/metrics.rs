@@ -28,7 +28,11 @@ struct Timing {
 
 impl Metrics {
     pub(crate) fn request(&self, verb: &'static str, resource: &str, code: u16, seconds: f64) {
-        let labels = Labels { verb, resource: resource.to_owned(), code };
+        let labels = Labels {
+            verb,
+            resource: resource.to_owned(),
+            code,
+        };
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let timing = requests.entry(labels).or_default();
         timing.count += 1;
@@ -43,13 +47,30 @@ impl Metrics {
 
     pub(crate) fn text(&self, store: &Store) -> String {
         let mut out = String::new();
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let requests = self
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let head = |out: &mut String, name: &str, kind: &str, help: &str| {
             // Writing to a String cannot fail, here and below.
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
         };
-        head(&mut out, "apiserver_request_total", "counter", "Requests by verb, resource and code.");
-        for (Labels { verb, resource, code }, timing) in &requests {
+        head(
+            &mut out,
+            "apiserver_request_total",
+            "counter",
+            "Requests by verb, resource and code.",
+        );
+        for (
+            Labels {
+                verb,
+                resource,
+                code,
+            },
+            timing,
+        ) in &requests
+        {
             let _ = writeln!(
                 out,
                 "apiserver_request_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {}",
@@ -57,23 +78,54 @@ impl Metrics {
             );
         }
         let duration = "apiserver_request_duration_seconds";
-        head(&mut out, duration, "summary", "Time until the answer began.");
-        for (Labels { verb, resource, code }, timing) in &requests {
+        head(
+            &mut out,
+            duration,
+            "summary",
+            "Time until the answer began.",
+        );
+        for (
+            Labels {
+                verb,
+                resource,
+                code,
+            },
+            timing,
+        ) in &requests
+        {
             let labels = format!("{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}}");
             let _ = writeln!(out, "{duration}_sum{labels} {}", timing.seconds);
             let _ = writeln!(out, "{duration}_count{labels} {}", timing.count);
         }
-        head(&mut out, "apiserver_longrunning_requests", "gauge", "Open watches.");
+        head(
+            &mut out,
+            "apiserver_longrunning_requests",
+            "gauge",
+            "Open watches.",
+        );
         let _ = writeln!(
             out,
             "apiserver_longrunning_requests{{verb=\"watch\"}} {}",
             self.watches.load(Ordering::Relaxed)
         );
-        head(&mut out, "apiserver_storage_objects", "gauge", "Stored objects by resource.");
+        head(
+            &mut out,
+            "apiserver_storage_objects",
+            "gauge",
+            "Stored objects by resource.",
+        );
         for (resource, count) in store.counts() {
-            let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{resource}\"}} {count}");
+            let _ = writeln!(
+                out,
+                "apiserver_storage_objects{{resource=\"{resource}\"}} {count}"
+            );
         }
-        head(&mut out, "apiserver_storage_resource_version", "counter", "The newest resourceVersion.");
+        head(
+            &mut out,
+            "apiserver_storage_resource_version",
+            "counter",
+            "The newest resourceVersion.",
+        );
         let _ = writeln!(out, "apiserver_storage_resource_version {}", store.rv());
         out
     }

@@ -33,7 +33,9 @@ pub struct Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("resource_version", &self.state.store.rv()).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("resource_version", &self.state.store.rv())
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,9 +110,11 @@ impl Server {
         let signer = Signer::new(&options.service_account_key, &options.issuer)
             .map_err(invalid("service_account_key"))?;
         let judge = Judge::new(options.client_ca.as_deref()).map_err(invalid("client_ca"))?;
-        let allocator = crate::registry::service::Allocator::new(&options)
-            .map_err(invalid("service_cidr"))?;
-        let store = Store::open(options.db.clone()).await.map_err(Error::Store)?;
+        let allocator =
+            crate::registry::service::Allocator::new(&options).map_err(invalid("service_cidr"))?;
+        let store = Store::open(options.db.clone())
+            .await
+            .map_err(Error::Store)?;
         let schemas = Arc::new(schema::Schemas::builtin());
         let state = State {
             authenticator: Authenticator {
@@ -130,7 +134,9 @@ impl Server {
             documents: crate::discovery::Documents::default(),
             options,
         };
-        let server = Self { state: Arc::new(state) };
+        let server = Self {
+            state: Arc::new(state),
+        };
         Box::pin(crate::bootstrap::first_start(&server.state)).await?;
         Ok(server)
     }
@@ -138,7 +144,9 @@ impl Server {
     /// The API as a tower service over `http::Request<B>`; requests carry an identity as a
     /// [`UserInfo`] extension, a bearer token, or a [`crate::auth::PeerCertificate`] extension.
     pub fn service(&self) -> Service {
-        Service { state: Arc::clone(&self.state) }
+        Service {
+            state: Arc::clone(&self.state),
+        }
     }
 
     /// A client inside this process that acts as `user`; `user_agent` names the field manager.
@@ -147,7 +155,12 @@ impl Server {
         let user_agent = HeaderValue::from_str(user_agent)
             .unwrap_or_else(|_| HeaderValue::from_static("coracle"));
         let supervisor = self.state.supervisor.clone();
-        let service = InProcess { service: self.service(), user, user_agent, supervisor };
+        let service = InProcess {
+            service: self.service(),
+            user,
+            user_agent,
+            supervisor,
+        };
         kube::Client::new(service, "default")
     }
 
@@ -223,6 +236,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let state = Arc::clone(&self.state);
-        crate::endpoints::handle(state, request.map(Body::new)).map(Ok).boxed()
+        crate::endpoints::handle(state, request.map(Body::new))
+            .map(Ok)
+            .boxed()
     }
 }

@@ -8,7 +8,11 @@ use serde_json::{Map, Value, json};
 
 /// Group and resource (or kind) as messages name them: `deployments.apps`, `pods`.
 pub(crate) fn qualified(group: &str, name: &str) -> String {
-    if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
+    if group.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}.{group}")
+    }
 }
 
 /// One thing that is wrong, in `details.causes`.
@@ -22,19 +26,19 @@ pub(crate) struct Cause {
 impl Cause {
     /// An invalid value of a field; the message ends in `detail`.
     pub(crate) fn new(reason: &str, field: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), field: field.to_owned(), message: message.into() }
+        Self {
+            reason: reason.to_owned(),
+            field: field.to_owned(),
+            message: message.into(),
+        }
     }
 
     /// The errors of a kind's own validation.
     pub(crate) fn of(errors: &kinds::ErrorList) -> Vec<Self> {
-        let mut causes: Vec<Self> = Vec::new();
-        for error in &errors.0 {
-            let cause = Self::new(error.kind.reason(), error.path.as_str(), error.body());
-            if !causes.contains(&cause) {
-                causes.push(cause);
-            }
-        }
-        causes
+        let cause = |error: &kinds::Error| {
+            Self::new(error.kind.reason(), error.path.as_str(), error.body())
+        };
+        errors.0.iter().map(cause).collect()
     }
 }
 
@@ -56,7 +60,12 @@ pub(crate) type Result<T, E = Status> = std::result::Result<T, E>;
 impl Status {
     pub(crate) fn new(code: StatusCode, reason: &str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self(Box::new(Inner { code, reason: reason.to_owned(), message, details: None }))
+        Self(Box::new(Inner {
+            code,
+            reason: reason.to_owned(),
+            message,
+            details: None,
+        }))
     }
 
     fn with_details(mut self, name: &str, group: &str, kind: &str) -> Self {
@@ -74,8 +83,11 @@ impl Status {
             .iter()
             .map(|cause| {
                 let mut entry = Map::new();
-                let members =
-                    [("reason", &cause.reason), ("message", &cause.message), ("field", &cause.field)];
+                let members = [
+                    ("reason", &cause.reason),
+                    ("message", &cause.message),
+                    ("field", &cause.field),
+                ];
                 for (key, value) in members {
                     if !value.is_empty() {
                         entry.insert(key.to_owned(), value.as_str().into());
@@ -159,13 +171,23 @@ impl Status {
 
     /// Several fields are wrong: the message lists them as upstream does.
     pub(crate) fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
-        let list: Vec<String> = causes
-            .iter()
-            .map(|c| {
-                if c.field.is_empty() { c.message.clone() } else { format!("{}: {}", c.field, c.message) }
-            })
-            .collect();
-        let list = if let [one] = list.as_slice() { one.clone() } else { format!("[{}]", list.join(", ")) };
+        // The message says each thing once; the causes stay as they are.
+        let mut list: Vec<String> = Vec::new();
+        for Cause { field, message, .. } in causes {
+            let text = if field.is_empty() {
+                message.clone()
+            } else {
+                format!("{field}: {message}")
+            };
+            if !list.contains(&text) {
+                list.push(text);
+            }
+        }
+        let list = if let [one] = list.as_slice() {
+            one.clone()
+        } else {
+            format!("[{}]", list.join(", "))
+        };
         let message = format!("{} \"{name}\" is invalid: {list}", qualified(group, kind));
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
             .with_details(name, group, kind)
@@ -191,12 +213,20 @@ impl Status {
             "the body of the request was in an unknown format - accepted media types include: {}",
             accepted.join(", ")
         );
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+        )
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {
         let message = format!("Request entity too large: limit is {limit}");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            message,
+        )
     }
 
     /// The changes asked for are no longer kept.
@@ -215,12 +245,20 @@ impl Status {
 
     pub(crate) fn internal(message: impl std::fmt::Display) -> Self {
         let text = format!("Internal error occurred: {message}");
-        let cause = Cause { reason: String::new(), field: String::new(), message: message.to_string() };
+        let cause = Cause {
+            reason: String::new(),
+            field: String::new(),
+            message: message.to_string(),
+        };
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", text).with_causes(&[cause])
     }
 
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
+            message,
+        )
     }
 
     pub(crate) fn with_cause(self, cause: Cause) -> Self {
@@ -264,7 +302,12 @@ impl std::error::Error for Status {}
 /// The answer to a deletion that left nothing behind.
 pub(crate) fn deleted(group: &str, resource: &str, name: &str, uid: &str) -> Value {
     let mut details = Map::new();
-    for (key, value) in [("name", name), ("group", group), ("kind", resource), ("uid", uid)] {
+    for (key, value) in [
+        ("name", name),
+        ("group", group),
+        ("kind", resource),
+        ("uid", uid),
+    ] {
         if !value.is_empty() {
             details.insert(key.to_owned(), value.into());
         }

@@ -132,12 +132,17 @@ fn default_storage_class(state: &State, request: &mut AdmissionRequest) {
         return;
     }
     let is_default = |class: &Value| {
-        ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]
-            .iter()
-            .any(|key| class["metadata"]["annotations"][key] == "true")
+        [
+            "storageclass.kubernetes.io/is-default-class",
+            "storageclass.beta.kubernetes.io/is-default-class",
+        ]
+        .iter()
+        .any(|key| class["metadata"]["annotations"][key] == "true")
     };
     // The newest default wins, then the first by name, as upstream has it.
-    let mut classes = state.store.list_values("storage.k8s.io", "storageclasses", "");
+    let mut classes = state
+        .store
+        .list_values("storage.k8s.io", "storageclasses", "");
     classes.retain(|class| is_default(class));
     classes.sort_by(|a, b| {
         let made = |class: &Value| tree::text(class, "metadata.creationTimestamp").to_owned();

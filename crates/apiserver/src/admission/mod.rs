@@ -73,7 +73,11 @@ pub struct Denied {
 impl Denied {
     /// A plain refusal (403 Forbidden) with this message.
     pub fn forbidden(message: impl Into<String>) -> Self {
-        Self { code: 403, reason: "Forbidden".to_owned(), message: message.into() }
+        Self {
+            code: 403,
+            reason: "Forbidden".to_owned(),
+            message: message.into(),
+        }
     }
 }
 
@@ -100,7 +104,13 @@ impl fmt::Debug for Reader {
 
 impl Reader {
     /// One object; `namespace` is empty for cluster-scoped ones.
-    pub fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+    pub fn get(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<Arc<Value>> {
         self.store.get_value(group, resource, namespace, name)
     }
 
@@ -137,7 +147,9 @@ pub(crate) async fn admit(
         old_object,
         user: writing.user.clone(),
         dry_run: writing.options.dry_run,
-        reader: Reader { store: Arc::clone(&writing.state.store) },
+        reader: Reader {
+            store: Arc::clone(&writing.state.store),
+        },
     };
     builtin::admit(writing.state, &mut request).await?;
     for hook in &writing.state.options.admission {

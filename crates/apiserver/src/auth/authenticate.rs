@@ -25,7 +25,11 @@ pub(crate) struct Authenticator {
 }
 
 impl Authenticator {
-    pub(crate) fn authenticate(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<UserInfo> {
+    pub(crate) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<UserInfo> {
         if let Some(user) = extensions.get::<UserInfo>() {
             return Ok(user.clone());
         }
@@ -34,12 +38,19 @@ impl Authenticator {
             return Ok(user);
         }
         if let Some(token) = bearer(headers) {
-            return self.token_user(token, &self.own_audience()).map(|(user, _)| user).map_err(|error| {
-                tracing::debug!("bearer token refused: {error}");
-                Status::unauthorized()
-            });
+            return self
+                .token_user(token, &self.own_audience())
+                .map(|(user, _)| user)
+                .map_err(|error| {
+                    tracing::debug!("bearer token refused: {error}");
+                    Status::unauthorized()
+                });
         }
-        if peer.is_some() { Err(Status::unauthorized()) } else { Ok(UserInfo::anonymous()) }
+        if peer.is_some() {
+            Err(Status::unauthorized())
+        } else {
+            Ok(UserInfo::anonymous())
+        }
     }
 
     pub(crate) fn own_audience(&self) -> Vec<String> {
@@ -62,7 +73,8 @@ impl Authenticator {
         let mut user = UserInfo::service_account(&claims.namespace, &claims.service_account);
         user.uid = claims.uid;
         let mut extra = |key: &str, value: String| {
-            user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
+            user.extra
+                .insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
         };
         extra("credential-id", format!("JTI={}", claims.id));
         for (kind, object) in [("pod", claims.pod), ("node", claims.node)] {
@@ -110,16 +122,26 @@ pub(crate) fn impersonate(
     headers: &HeaderMap,
     authorizer: &Authorizer,
 ) -> Result<UserInfo> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+    };
     let name = text("impersonate-user");
     let uid = text("impersonate-uid");
-    let groups: Vec<&str> =
-        headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).collect();
+    let groups: Vec<&str> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .collect();
     let extra: Vec<(String, &str)> = headers
         .iter()
         .filter_map(|(key, value)| {
             let key = key.as_str().strip_prefix("impersonate-extra-")?;
-            let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().into_owned();
+            let key = percent_encoding::percent_decode_str(key)
+                .decode_utf8_lossy()
+                .into_owned();
             Some((key, value.to_str().ok()?))
         })
         .collect();
@@ -127,7 +149,9 @@ pub(crate) fn impersonate(
         if uid.is_empty() && groups.is_empty() && extra.is_empty() {
             return Ok(user);
         }
-        return Err(Status::internal("requested impersonation of groups, uid or extra without impersonating a user"));
+        return Err(Status::internal(
+            "requested impersonation of groups, uid or extra without impersonating a user",
+        ));
     }
     let service_account = name
         .strip_prefix("system:serviceaccount:")
@@ -146,7 +170,12 @@ pub(crate) fn impersonate(
         if authorizer.allows(&user, &wanted) {
             return Ok(());
         }
-        Err(Status::forbidden(group, resource, name, &wanted.refusal(&user)))
+        Err(Status::forbidden(
+            group,
+            resource,
+            name,
+            &wanted.refusal(&user),
+        ))
     };
     match service_account {
         Some((namespace, account)) => check("", "serviceaccounts", "", namespace, account)?,
@@ -162,14 +191,20 @@ pub(crate) fn impersonate(
         check("authentication.k8s.io", "uids", "", "", uid)?;
     }
     let mut taken = match service_account {
-        Some((namespace, account)) if groups.is_empty() => UserInfo::service_account(namespace, account),
+        Some((namespace, account)) if groups.is_empty() => {
+            UserInfo::service_account(namespace, account)
+        }
         _ => UserInfo {
             name: name.to_owned(),
             groups: groups.iter().map(|&g| g.to_owned()).collect(),
             ..UserInfo::default()
         },
     };
-    let everyone = if name == "system:anonymous" { UNAUTHENTICATED } else { AUTHENTICATED };
+    let everyone = if name == "system:anonymous" {
+        UNAUTHENTICATED
+    } else {
+        AUTHENTICATED
+    };
     if !taken.in_group(AUTHENTICATED) && !taken.in_group(UNAUTHENTICATED) {
         taken.groups.push(everyone.to_owned());
     }

@@ -21,7 +21,9 @@ pub struct PeerCertificate(pub Vec<CertificateDer<'static>>);
 /// A verifier for [`rustls::ServerConfig`] that asks for a certificate, does not insist on one, and
 /// takes any whose private key the client holds.
 pub fn client_verifier() -> Arc<dyn ClientCertVerifier> {
-    Arc::new(AnyCertificate { provider: Arc::new(rustls::crypto::ring::default_provider()) })
+    Arc::new(AnyCertificate {
+        provider: Arc::new(rustls::crypto::ring::default_provider()),
+    })
 }
 
 #[derive(Debug)]
@@ -76,7 +78,9 @@ impl ClientCertVerifier for AnyCertificate {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -88,7 +92,9 @@ pub(crate) struct Judge {
 
 impl Judge {
     pub(crate) fn new(client_ca: Option<&[u8]>) -> Result<Self, String> {
-        let Some(ca) = client_ca else { return Ok(Self { verifier: None }) };
+        let Some(ca) = client_ca else {
+            return Ok(Self { verifier: None });
+        };
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from(ca.to_vec()))
@@ -97,7 +103,9 @@ impl Judge {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| format!("not usable as a certificate authority: {error}"))?;
-        Ok(Self { verifier: Some(verifier) })
+        Ok(Self {
+            verifier: Some(verifier),
+        })
     }
 
     /// The user a certificate names: its common name, in the groups its organizations name.
@@ -105,15 +113,21 @@ impl Judge {
         let (leaf, intermediates) = peer.0.split_first()?;
         let seconds = u64::try_from(now.as_second()).ok()?;
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-        if let Err(error) = self.verifier.as_ref()?.verify_client_cert(leaf, intermediates, now) {
+        if let Err(error) = self
+            .verifier
+            .as_ref()?
+            .verify_client_cert(leaf, intermediates, now)
+        {
             tracing::debug!("client certificate refused: {error}");
             return None;
         }
         let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
         let subject = certificate.subject();
         let name = subject.iter_common_name().next()?.as_str().ok()?;
-        let groups: Vec<&str> =
-            subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
+        let groups: Vec<&str> = subject
+            .iter_organization()
+            .filter_map(|o| o.as_str().ok())
+            .collect();
         Some(UserInfo::new(name, &groups))
     }
 }

@@ -34,7 +34,11 @@ impl Attributes<'_> {
     pub(crate) fn refusal(&self, user: &UserInfo) -> String {
         let who = kinds::field::quote(&user.name);
         if let Some(path) = self.path {
-            return format!("User {who} cannot {} path {}", self.verb, kinds::field::quote(path));
+            return format!(
+                "User {who} cannot {} path {}",
+                self.verb,
+                kinds::field::quote(path)
+            );
         }
         let resource = if self.subresource.is_empty() {
             self.resource.to_owned()
@@ -65,7 +69,12 @@ pub(crate) struct Rule {
 
 impl Rule {
     pub(crate) fn read(value: &Value) -> Self {
-        let words = |path| tree::words(value, path).into_iter().map(ToOwned::to_owned).collect();
+        let words = |path| {
+            tree::words(value, path)
+                .into_iter()
+                .map(ToOwned::to_owned)
+                .collect()
+        };
         Self {
             verbs: words("verbs"),
             api_groups: words("apiGroups"),
@@ -83,7 +92,10 @@ impl Rule {
             return self.urls.iter().any(|url| url_covers(url, path));
         }
         has(&self.api_groups, wanted.group)
-            && self.resources.iter().any(|r| resource_covers(r, wanted.resource, wanted.subresource))
+            && self
+                .resources
+                .iter()
+                .any(|r| resource_covers(r, wanted.resource, wanted.subresource))
             && (self.resource_names.is_empty()
                 || self.resource_names.iter().any(|name| name == wanted.name))
     }
@@ -151,13 +163,23 @@ impl Rule {
         if let Some(url) = part.urls.first() {
             return self.urls.iter().any(|mine| url_covers(mine, url));
         }
-        let resource = part.resources.first().map(String::as_str).unwrap_or_default();
+        let resource = part
+            .resources
+            .first()
+            .map(String::as_str)
+            .unwrap_or_default();
         let (name, sub) = resource.split_once('/').unwrap_or((resource, ""));
         all(&self.api_groups, &part.api_groups)
-            && self.resources.iter().any(|r| r == resource || resource_covers(r, name, sub))
+            && self
+                .resources
+                .iter()
+                .any(|r| r == resource || resource_covers(r, name, sub))
             && (self.resource_names.is_empty()
                 || (!part.resource_names.is_empty()
-                    && part.resource_names.iter().all(|n| self.resource_names.contains(n))))
+                    && part
+                        .resource_names
+                        .iter()
+                        .all(|n| self.resource_names.contains(n))))
     }
 }
 
@@ -209,12 +231,21 @@ pub(crate) struct Authorizer {
     index: RwLock<Arc<Index>>,
 }
 
-const RESOURCES: [&str; 4] = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"];
+const RESOURCES: [&str; 4] = [
+    "clusterroles",
+    "clusterrolebindings",
+    "roles",
+    "rolebindings",
+];
 
 impl Authorizer {
     pub(crate) fn new(store: Arc<Store>) -> Self {
         let caches = RESOURCES.map(|r| store.cache(&crate::storage::resource_key(GROUP, r)));
-        Self { store, caches, index: RwLock::default() }
+        Self {
+            store,
+            caches,
+            index: RwLock::default(),
+        }
     }
 
     pub(crate) fn allows(&self, user: &UserInfo, wanted: &Attributes<'_>) -> bool {
@@ -224,7 +255,12 @@ impl Authorizer {
         let index = self.index();
         index
             .grants(user)
-            .filter(|grant| grant.namespace.as_deref().is_none_or(|ns| ns == wanted.namespace))
+            .filter(|grant| {
+                grant
+                    .namespace
+                    .as_deref()
+                    .is_none_or(|ns| ns == wanted.namespace)
+            })
             .flat_map(|grant| grant.rules.iter())
             .any(|rule| rule.allows(wanted))
     }
@@ -245,7 +281,11 @@ impl Authorizer {
                 resources: any(),
                 ..Rule::default()
             });
-            rules.push(Rule { verbs: any(), urls: any(), ..Rule::default() });
+            rules.push(Rule {
+                verbs: any(),
+                urls: any(),
+                ..Rule::default()
+            });
         }
         rules
     }
@@ -279,7 +319,11 @@ impl Authorizer {
     /// The rules that a binding in `namespace` would hand out.
     pub(crate) fn rules_of_ref(&self, role_ref: &Value, namespace: &str) -> Option<Arc<[Rule]>> {
         let name = tree::text(role_ref, "name");
-        let roles = if tree::text(role_ref, "kind") == "ClusterRole" { 0 } else { 2 };
+        let roles = if tree::text(role_ref, "kind") == "ClusterRole" {
+            0
+        } else {
+            2
+        };
         let namespace = if roles == 0 { "" } else { namespace };
         let role = self.caches[roles].get(namespace, name)?;
         Some(self.rules_of(role.value()))
@@ -289,7 +333,9 @@ impl Authorizer {
         let mut rules: Vec<Rule> = tree::list(role, "rules").iter().map(Rule::read).collect();
         // An aggregating role is the union of the roles it selects.
         for selector in tree::list(role, "aggregationRule.clusterRoleSelectors") {
-            let Ok(selector) = LabelSelector::from_object(Some(selector)) else { continue };
+            let Ok(selector) = LabelSelector::from_object(Some(selector)) else {
+                continue;
+            };
             for other in &self.caches[0].snapshot("", self.store.position()).objects {
                 if selector.matches_object(other.value()) {
                     rules.extend(tree::list(other.value(), "rules").iter().map(Rule::read));
@@ -315,13 +361,21 @@ impl Authorizer {
     }
 
     fn build(&self, built_from: [u64; 4]) -> Index {
-        let mut index = Index { built_from, ..Index::default() };
+        let mut index = Index {
+            built_from,
+            ..Index::default()
+        };
         for bindings in [1, 3] {
-            for binding in &self.caches[bindings].snapshot("", self.store.position()).objects {
+            for binding in &self.caches[bindings]
+                .snapshot("", self.store.position())
+                .objects
+            {
                 let value = binding.value();
                 let namespace = (bindings == 3).then(|| binding.namespace.to_string());
                 let role_ref = value.get("roleRef").unwrap_or(&Value::Null);
-                let Some(rules) = self.rules_of_ref(role_ref, &binding.namespace) else { continue };
+                let Some(rules) = self.rules_of_ref(role_ref, &binding.namespace) else {
+                    continue;
+                };
                 for subject in tree::list(value, "subjects") {
                     let name = tree::text(subject, "name");
                     let key = match tree::text(subject, "kind") {
@@ -333,7 +387,10 @@ impl Authorizer {
                         )),
                         _ => continue,
                     };
-                    let grant = Grant { namespace: namespace.clone(), rules: Arc::clone(&rules) };
+                    let grant = Grant {
+                        namespace: namespace.clone(),
+                        rules: Arc::clone(&rules),
+                    };
                     index.grants.entry(key).or_default().push(grant);
                 }
             }
@@ -382,7 +439,11 @@ mod tests {
         assert!(!rule("get", "apps", "pods", &[]).allows(&pods("", "a")));
         assert!(rule("get", "", "pods", &["a"]).allows(&pods("", "a")));
         assert!(!rule("get", "", "pods", &["a"]).allows(&pods("", "b")));
-        let list = Attributes { verb: "list", resource: "pods", ..Attributes::default() };
+        let list = Attributes {
+            verb: "list",
+            resource: "pods",
+            ..Attributes::default()
+        };
         assert!(!rule("list", "", "pods", &["a"]).allows(&list));
     }
 

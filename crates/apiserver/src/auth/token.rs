@@ -39,7 +39,10 @@ pub(crate) struct Signer {
 
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer").field("key_id", &self.key_id).field("issuer", &self.issuer).finish_non_exhaustive()
+        f.debug_struct("Signer")
+            .field("key_id", &self.key_id)
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
     }
 }
 
@@ -55,7 +58,10 @@ pub(crate) enum Error {
     #[error("service account token has expired")]
     Expired,
     #[error("token audiences {token:?} are invalid for the target audiences {wanted:?}")]
-    Audience { token: Vec<String>, wanted: Vec<String> },
+    Audience {
+        token: Vec<String>,
+        wanted: Vec<String>,
+    },
 }
 
 impl Signer {
@@ -70,7 +76,11 @@ impl Signer {
                 .map(|pair| Pair::P256(pair, random))
                 .map_err(|_| "not an Ed25519 or ECDSA P-256 key in PKCS#8".to_owned())?
         };
-        let mut signer = Self { pair, key_id: String::new(), issuer: issuer.to_owned() };
+        let mut signer = Self {
+            pair,
+            key_id: String::new(),
+            issuer: issuer.to_owned(),
+        };
         signer.key_id = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(signer.public_key()));
         Ok(signer)
     }
@@ -97,7 +107,9 @@ impl Signer {
     pub(crate) fn key_set(&self) -> Value {
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
         let mut key = match &self.pair {
-            Pair::Ed25519(_) => json!({"kty": "OKP", "crv": "Ed25519", "x": encode(self.public_key())}),
+            Pair::Ed25519(_) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "x": encode(self.public_key())})
+            }
             // Uncompressed: 4, x, y.
             Pair::P256(..) => {
                 let (x, y) = self.public_key()[1..].split_at(32);
@@ -161,8 +173,9 @@ impl Signer {
         if body["iss"] != self.issuer.as_str() || header["kid"] != self.key_id.as_str() {
             return Err(Error::Foreign);
         }
-        let signature =
-            BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| Error::Malformed("signature"))?;
+        let signature = BASE64_URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| Error::Malformed("signature"))?;
         let algorithm: &dyn signature::VerificationAlgorithm = match self.pair {
             Pair::Ed25519(_) => &ED25519,
             Pair::P256(..) => &ECDSA_P256_SHA256_FIXED,
@@ -181,8 +194,11 @@ impl Signer {
 
 /// The audiences of `wanted` that the token is for; at least one must be.
 pub(crate) fn check_audience(claims: &Claims, wanted: &[String]) -> Result<Vec<String>, Error> {
-    let both: Vec<String> =
-        wanted.iter().filter(|a| claims.audiences.contains(a)).cloned().collect();
+    let both: Vec<String> = wanted
+        .iter()
+        .filter(|a| claims.audiences.contains(a))
+        .cloned()
+        .collect();
     if both.is_empty() {
         let (token, wanted) = (claims.audiences.clone(), wanted.to_vec());
         return Err(Error::Audience { token, wanted });
@@ -195,7 +211,10 @@ impl Claims {
         let private = body.get("kubernetes.io")?;
         let named = |kind: &str| {
             let object = private.get(kind)?;
-            Some((object.get("name")?.as_str()?.to_owned(), object.get("uid")?.as_str()?.to_owned()))
+            Some((
+                object.get("name")?.as_str()?.to_owned(),
+                object.get("uid")?.as_str()?.to_owned(),
+            ))
         };
         let (service_account, uid) = named("serviceaccount")?;
         let namespace = private.get("namespace")?.as_str()?.to_owned();
@@ -209,16 +228,25 @@ impl Claims {
             uid,
             pod: named("pod"),
             node: named("node"),
-            audiences: kinds::tree::words(body, "aud").into_iter().map(ToOwned::to_owned).collect(),
+            audiences: kinds::tree::words(body, "aud")
+                .into_iter()
+                .map(ToOwned::to_owned)
+                .collect(),
             issued: body.get("iat")?.as_i64()?,
             expires: body.get("exp")?.as_i64()?,
-            id: body.get("jti").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            id: body
+                .get("jti")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 }
 
 fn pem_to_der(key: &[u8]) -> Result<Vec<u8>, String> {
-    let Ok(text) = std::str::from_utf8(key) else { return Ok(key.to_vec()) };
+    let Ok(text) = std::str::from_utf8(key) else {
+        return Ok(key.to_vec());
+    };
     if !text.contains("-----BEGIN") {
         return Ok(key.to_vec());
     }
@@ -228,7 +256,9 @@ fn pem_to_der(key: &[u8]) -> Result<Vec<u8>, String> {
         .skip(1)
         .take_while(|line| !line.starts_with("-----END"))
         .collect();
-    BASE64_STANDARD.decode(body.trim()).map_err(|error| format!("not PEM: {error}"))
+    BASE64_STANDARD
+        .decode(body.trim())
+        .map_err(|error| format!("not PEM: {error}"))
 }
 
 #[cfg(test)]
@@ -272,7 +302,9 @@ mod tests {
 
     #[test]
     fn a_changed_or_foreign_token_is_refused() {
-        let [a, b, ..] = &signers()[..] else { panic!("two signers") };
+        let [a, b, ..] = &signers()[..] else {
+            panic!("two signers")
+        };
         let token = a.sign(&claims());
         assert_eq!(b.verify(&token, 1500), Err(Error::Foreign));
         let (signed, signature) = token.rsplit_once('.').unwrap();
@@ -281,7 +313,10 @@ mod tests {
         more.namespace = "kube-system".to_owned();
         let other = a.sign(&more);
         let body = other.split('.').nth(1).unwrap();
-        assert_eq!(a.verify(&format!("{header}.{body}.{signature}"), 1500), Err(Error::Signature));
+        assert_eq!(
+            a.verify(&format!("{header}.{body}.{signature}"), 1500),
+            Err(Error::Signature)
+        );
         assert_eq!(a.verify("garbage", 1500), Err(Error::Foreign));
     }
 }

@@ -35,10 +35,14 @@ pub(crate) async fn first_start(state: &Arc<State>) -> Result<(), Error> {
     }
     writes.extend(endpoint(state));
     if !writes.is_empty() {
-        state.store.write_all(writes).await.map_err(|error| Error::Bootstrap {
-            object: "the first objects".to_owned(),
-            problem: error.to_string(),
-        })?;
+        state
+            .store
+            .write_all(writes)
+            .await
+            .map_err(|error| Error::Bootstrap {
+                object: "the first objects".to_owned(),
+                problem: error.to_string(),
+            })?;
     }
     Ok(())
 }
@@ -51,8 +55,10 @@ fn ready(
     reserved: &mut Vec<Option<crate::registry::service::Reservation>>,
 ) -> Result<Option<Write>, Error> {
     let (api_version, kind) = (tree::text(object, "apiVersion"), tree::text(object, "kind"));
-    let (namespace, name) =
-        (tree::text(object, "metadata.namespace"), tree::text(object, "metadata.name"));
+    let (namespace, name) = (
+        tree::text(object, "metadata.namespace"),
+        tree::text(object, "metadata.name"),
+    );
     let refuse = |problem: String| Error::Bootstrap {
         object: format!("{api_version} {kind} {namespace}/{name}"),
         problem,
@@ -61,7 +67,10 @@ fn ready(
     let resource = table
         .find_kind(api_version, kind)
         .or_else(|| {
-            defined.iter().find(|r| r.api_version == api_version && r.kind.kind == kind).cloned()
+            defined
+                .iter()
+                .find(|r| r.api_version == api_version && r.kind.kind == kind)
+                .cloned()
         })
         .ok_or_else(|| refuse("no such kind is served".to_owned()))?;
     let namespace = match (resource.kind.namespaced, namespace) {
@@ -69,7 +78,12 @@ fn ready(
         (true, namespace) => namespace,
         (false, _) => "",
     };
-    if state.store.cache(&resource.key).get(namespace, name).is_some() {
+    if state
+        .store
+        .cache(&resource.key)
+        .get(namespace, name)
+        .is_some()
+    {
         return Ok(None);
     }
     let user = UserInfo::admin("system:apiserver");
@@ -105,9 +119,14 @@ fn ready(
         reserved.push(prepare(&mut writing, &mut object)?);
         Ok(object)
     })();
-    let object = made.map_err(|status: crate::status::Status| refuse(status.message().to_owned()))?;
+    let object =
+        made.map_err(|status: crate::status::Status| refuse(status.message().to_owned()))?;
     if stored_as.is(customresource::GROUP, customresource::PLURAL) {
-        defined.extend(customresource::resources(&state.schemas, &object).into_iter().map(Arc::new));
+        defined.extend(
+            customresource::resources(&state.schemas, &object)
+                .into_iter()
+                .map(Arc::new),
+        );
     }
     Ok(Some(write_of(&writing, name, object)))
 }
@@ -128,7 +147,10 @@ fn cluster(state: &State) -> Vec<Value> {
             "metadata": {"name": name}, "value": value, "description": description,
         }));
     }
-    let target = state.options.kubernetes_endpoint.map_or(6443, |(_, port)| port);
+    let target = state
+        .options
+        .kubernetes_endpoint
+        .map_or(6443, |(_, port)| port);
     objects.push(json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {
@@ -145,7 +167,9 @@ fn cluster(state: &State) -> Vec<Value> {
 
 /// The endpoint behind Service `default/kubernetes`, in both forms, where it is not up to date.
 fn endpoint(state: &State) -> Vec<Write> {
-    let Some((ip, port)) = state.options.kubernetes_endpoint else { return Vec::new() };
+    let Some((ip, port)) = state.options.kubernetes_endpoint else {
+        return Vec::new();
+    };
     let (ip, now) = (ip.to_string(), state.ctx().now_text());
     let metadata = |labels: Value| {
         json!({
@@ -169,9 +193,10 @@ fn endpoint(state: &State) -> Vec<Write> {
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
     let mut writes = Vec::new();
-    for (resource, object) in
-        [("endpoints", endpoints), ("endpointslices.discovery.k8s.io", slice)]
-    {
+    for (resource, object) in [
+        ("endpoints", endpoints),
+        ("endpointslices.discovery.k8s.io", slice),
+    ] {
         let found = state.store.cache(resource).get("default", "kubernetes");
         let same = found.as_ref().is_some_and(|found| {
             ["subsets", "endpoints", "ports"]

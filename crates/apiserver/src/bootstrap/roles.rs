@@ -45,7 +45,10 @@ pub(super) fn objects() -> Vec<Value> {
 }
 
 fn words(text: &str) -> Vec<&str> {
-    text.trim().split(',').map(|word| if word == "core" { "" } else { word }).collect()
+    text.trim()
+        .split(',')
+        .map(|word| if word == "core" { "" } else { word })
+        .collect()
 }
 
 fn rule(line: &str) -> Value {
@@ -84,8 +87,17 @@ mod tests {
         for object in &objects {
             assert!(!object.to_string().contains("null"), "{object}");
         }
-        let admin = objects.iter().find(|o| o["metadata"]["name"] == "cluster-admin").unwrap();
-        assert_eq!(admin["rules"][0], json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}));
-        assert_eq!(admin["rules"][1], json!({"nonResourceURLs": ["*"], "verbs": ["*"]}));
+        let admin = objects
+            .iter()
+            .find(|o| o["metadata"]["name"] == "cluster-admin")
+            .unwrap();
+        assert_eq!(
+            admin["rules"][0],
+            json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})
+        );
+        assert_eq!(
+            admin["rules"][1],
+            json!({"nonResourceURLs": ["*"], "verbs": ["*"]})
+        );
     }
 }

@@ -31,7 +31,11 @@ pub(crate) fn accept(state: &State, definition: &mut Value, old: Option<&Value>)
 fn check(state: &State, definition: &Value, causes: &mut Vec<Cause>) {
     if tree::text(definition, "spec.conversion.strategy") == "Webhook" {
         let message = "Invalid value: \"Webhook\": only None is supported by this server";
-        causes.push(Cause::new("FieldValueInvalid", "spec.conversion.strategy", message));
+        causes.push(Cause::new(
+            "FieldValueInvalid",
+            "spec.conversion.strategy",
+            message,
+        ));
     }
     let versions = tree::list(definition, "spec.versions");
     let trial = format!("v{}", state.rng().next_u64());
@@ -43,7 +47,11 @@ fn check(state: &State, definition: &Value, causes: &mut Vec<Cause>) {
         let gvk = Gvk::new(TRIAL, trial.as_str(), "Trial");
         if let Err(errors) = state.schemas.install(gvk.clone(), schema) {
             causes.extend(errors.into_iter().map(|error| {
-                let below = if error.field.is_empty() { field.clone() } else { format!("{field}.{}", error.field) };
+                let below = if error.field.is_empty() {
+                    field.clone()
+                } else {
+                    format!("{field}.{}", error.field)
+                };
                 Cause::new(error.reason, &below, error.message)
             }));
         }
@@ -60,15 +68,22 @@ fn settle(state: &State, definition: &mut Value, old: Option<&Value>) {
         .find(|v| tree::truthy(v, "storage"))
         .map(|v| tree::text(v, "name").to_owned())
         .unwrap_or_default();
-    let old_status = old.and_then(|old| old.get("status")).cloned().unwrap_or_default();
-    let mut stored: Vec<String> =
-        tree::words(&old_status, "storedVersions").into_iter().map(ToOwned::to_owned).collect();
+    let old_status = old
+        .and_then(|old| old.get("status"))
+        .cloned()
+        .unwrap_or_default();
+    let mut stored: Vec<String> = tree::words(&old_status, "storedVersions")
+        .into_iter()
+        .map(ToOwned::to_owned)
+        .collect();
     if !stored.contains(&storage) {
         stored.push(storage);
     }
     let known = tree::list(&old_status, "conditions");
     let condition = |kind: &str, reason: &str, message: &str| {
-        let before = known.iter().find(|c| c["type"] == kind && c["status"] == "True");
+        let before = known
+            .iter()
+            .find(|c| c["type"] == kind && c["status"] == "True");
         before.cloned().unwrap_or_else(|| {
             json!({
                 "type": kind, "status": "True", "lastTransitionTime": now, "reason": reason,
@@ -90,7 +105,12 @@ fn settle(state: &State, definition: &mut Value, old: Option<&Value>) {
 pub(crate) fn resources(schemas: &Schemas, definition: &Value) -> Vec<Resource> {
     let spec = definition.get("spec").unwrap_or(&Value::Null);
     let text = |path| tree::text(spec, path).to_owned();
-    let words = |path| tree::words(spec, path).into_iter().map(ToOwned::to_owned).collect();
+    let words = |path| {
+        tree::words(spec, path)
+            .into_iter()
+            .map(ToOwned::to_owned)
+            .collect()
+    };
     let versions = tree::list(spec, "versions");
     let group = text("group");
     let stored_version = versions
@@ -98,7 +118,10 @@ pub(crate) fn resources(schemas: &Schemas, definition: &Value) -> Vec<Resource> 
         .find(|v| tree::truthy(v, "storage"))
         .map(|v| format!("{group}/{}", tree::text(v, "name")))
         .unwrap_or_default();
-    let mut served: Vec<&Value> = versions.iter().filter(|v| tree::truthy(v, "served")).collect();
+    let mut served: Vec<&Value> = versions
+        .iter()
+        .filter(|v| tree::truthy(v, "served"))
+        .collect();
     served.sort_by_key(|v| std::cmp::Reverse(rank(tree::text(v, "name"))));
     let mut resources = Vec::new();
     for version in served {
@@ -107,7 +130,10 @@ pub(crate) fn resources(schemas: &Schemas, definition: &Value) -> Vec<Resource> 
         let schema = tree::get(version, "schema.openAPIV3Schema").unwrap_or(&anything);
         let gvk = Gvk::new(group.as_str(), name, text("names.kind"));
         if let Err(errors) = schemas.install(gvk.clone(), schema) {
-            tracing::error!(?gvk, "stored definition has a schema that cannot be used: {errors:?}");
+            tracing::error!(
+                ?gvk,
+                "stored definition has a schema that cannot be used: {errors:?}"
+            );
             continue;
         }
         let scale = tree::get(version, "subresources.scale").map(|scale| ScalePaths {
@@ -146,7 +172,6 @@ pub(crate) fn resources(schemas: &Schemas, definition: &Value) -> Vec<Resource> 
                 table: CustomTable::new(tree::list(version, "additionalPrinterColumns")),
                 scale,
                 deprecation,
-                definition: tree::text(definition, "metadata.name").to_owned(),
             }),
             kind,
         });
@@ -157,7 +182,9 @@ pub(crate) fn resources(schemas: &Schemas, definition: &Value) -> Vec<Resource> 
 /// Kubernetes' order of versions: v2, v1, v1beta2, v1beta1, v1alpha1, others.
 fn rank(version: &str) -> (u8, u32, u32) {
     let number = |text: &str| text.parse::<u32>().ok();
-    let Some(rest) = version.strip_prefix('v') else { return (0, 0, 0) };
+    let Some(rest) = version.strip_prefix('v') else {
+        return (0, 0, 0);
+    };
     for (mark, class) in [("beta", 2), ("alpha", 1)] {
         if let Some((major, minor)) = rest.split_once(mark) {
             return match (number(major), number(minor)) {
@@ -195,6 +222,9 @@ mod tests {
     fn versions_are_ordered_by_maturity_then_number() {
         let mut versions = ["v1alpha1", "v1", "foo", "v1beta2", "v2", "v1beta1"];
         versions.sort_by_key(|v| std::cmp::Reverse(rank(v)));
-        assert_eq!(versions, ["v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "foo"]);
+        assert_eq!(
+            versions,
+            ["v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "foo"]
+        );
     }
 }

@@ -21,7 +21,9 @@ pub(crate) async fn read(body: Body) -> Result<Bytes> {
     match Limited::new(body, LIMIT).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(LIMIT)),
-        Err(error) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
+        Err(error) => Err(Status::bad_request(format!(
+            "the body could not be read: {error}"
+        ))),
     }
 }
 
@@ -40,13 +42,20 @@ pub(crate) fn text<'a>(
                     "the object provided is unrecognized (must be of type {kind}): {problem}"
                 ))
             })?;
-            Ok((Cow::Owned(value.to_string().into_bytes()), ContentType::Json))
+            Ok((
+                Cow::Owned(value.to_string().into_bytes()),
+                ContentType::Json,
+            ))
         }
     }
 }
 
 /// The members of an options object; an empty body has none.
-pub(crate) fn options(headers: &HeaderMap, bytes: &[u8], kind: &str) -> Result<Option<Map<String, Value>>> {
+pub(crate) fn options(
+    headers: &HeaderMap,
+    bytes: &[u8],
+    kind: &str,
+) -> Result<Option<Map<String, Value>>> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }

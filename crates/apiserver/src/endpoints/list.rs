@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::alphabet::URL_SAFE;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use bytes::{BufMut as _, BytesMut};
 use http::{Response, StatusCode};
 use kinds::selector::{FieldSelector, Fields, LabelSelector};
@@ -31,7 +32,11 @@ impl Selection {
             .map_err(|error| Status::bad_request(error.to_string()))?;
         let fields = FieldSelector::parse(&options.field_selector, known)
             .map_err(|error| Status::bad_request(error.to_string()))?;
-        Ok(Self { labels, fields, known })
+        Ok(Self {
+            labels,
+            fields,
+            known,
+        })
     }
 
     pub(crate) fn is_everything(&self) -> bool {
@@ -94,14 +99,25 @@ pub(super) fn serve(call: &Call, place: &Place) -> Result<Response<Body>> {
             respond::text(StatusCode::OK, form, out.freeze())
         }
         View::Table => {
-            let shown: Vec<_> = page.objects.iter().map(|object| resource.shown(object)).collect();
-            let table =
-                table::table(&call.state, resource, shown.iter().map(|v| &**v), &call.query)?;
+            let shown: Vec<_> = page
+                .objects
+                .iter()
+                .map(|object| resource.shown(object))
+                .collect();
+            let table = table::table(
+                &call.state,
+                resource,
+                shown.iter().map(|v| &**v),
+                &call.query,
+            )?;
             respond::value(StatusCode::OK, form, &table::finish(table, &metadata))
         }
         View::PartialMetadata => {
-            let items: Vec<Value> =
-                page.objects.iter().map(|object| respond::partial(object.value())).collect();
+            let items: Vec<Value> = page
+                .objects
+                .iter()
+                .map(|object| respond::partial(object.value()))
+                .collect();
             let list = json!({
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": "meta.k8s.io/v1",
@@ -141,29 +157,30 @@ pub(crate) fn page(call: &Call, place: &Place, options: &ListOptions) -> Result<
         None if options.resource_version_match == "Exact" => wanted,
         None => None,
     };
-    let (mut objects, rv) = match exact.filter(|&rv| rv != current) {
-        Some(rv) => {
-            let objects = cache.snapshot_at(&place.namespace, rv).map_err(|_| match from {
+    let (mut objects, rv) =
+        match exact.filter(|&rv| rv != current) {
+            Some(rv) => {
+                let objects = cache.snapshot_at(&place.namespace, rv).map_err(|_| match from {
                 Some(_) => Status::expired(
                     "The provided continue parameter is too old to display a consistent list \
                      result. You must start a new list without the continue parameter.",
                 ),
                 None => Status::expired("The resourceVersion for the provided list is too old."),
             })?;
-            (objects, rv)
-        }
-        None if selection.exact_name().is_some()
-            && (!place.namespace.is_empty() || !place.resource.kind.namespaced) =>
-        {
-            let rv = store.rv().max(cache.last());
-            let name = selection.exact_name().unwrap_or_default();
-            (cache.get(&place.namespace, name).into_iter().collect(), rv)
-        }
-        None => {
-            let snapshot = cache.snapshot(&place.namespace, store.position());
-            (snapshot.objects, snapshot.rv)
-        }
-    };
+                (objects, rv)
+            }
+            None if selection.exact_name().is_some()
+                && (!place.namespace.is_empty() || !place.resource.kind.namespaced) =>
+            {
+                let rv = store.rv().max(cache.last());
+                let name = selection.exact_name().unwrap_or_default();
+                (cache.get(&place.namespace, name).into_iter().collect(), rv)
+            }
+            None => {
+                let snapshot = cache.snapshot(&place.namespace, store.position());
+                (snapshot.objects, snapshot.rv)
+            }
+        };
     if let Some(from) = &from {
         let start = objects.partition_point(|object| object.key() <= from.after);
         objects.drain(..start);
@@ -171,17 +188,30 @@ pub(crate) fn page(call: &Call, place: &Place, options: &ListOptions) -> Result<
     if !selection.is_everything() {
         objects.retain(|object| selection.matches(object));
     }
-    let mut page = Page { objects, rv, continue_token: None, remaining: None };
+    let mut page = Page {
+        objects,
+        rv,
+        continue_token: None,
+        remaining: None,
+    };
     // As upstream, resourceVersion=0 is served whole.
     if options.limit > 0 && page.objects.len() > options.limit && wanted != Some(0) {
         let left = page.objects.len() - options.limit;
         page.objects.truncate(options.limit);
-        let after = page.objects.last().map(|object| object.key()).unwrap_or_default();
+        let after = page
+            .objects
+            .last()
+            .map(|object| object.key())
+            .unwrap_or_default();
         page.continue_token = Some(Continue { rv, after }.encode());
         page.remaining = selection.is_everything().then_some(left);
     }
     Ok(page)
 }
+
+/// Go's decoder does not look at the bits that are left over, so neither does this one.
+const TOKEN: GeneralPurpose =
+    GeneralPurpose::new(&URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// Where a limited list goes on.
 struct Continue {
@@ -194,14 +224,16 @@ impl Continue {
         let token = json!({
             "v": "meta.k8s.io/v1", "rv": self.rv, "start": format!("{}\u{0}", self.after),
         });
-        BASE64_URL_SAFE_NO_PAD.encode(token.to_string())
+        TOKEN.encode(token.to_string())
     }
 
     fn decode(text: &str) -> Result<Self> {
         let invalid = |problem: &str| {
-            Status::bad_request(format!("invalid continue token: continue key is not valid: {problem}"))
+            Status::bad_request(format!(
+                "invalid continue token: continue key is not valid: {problem}"
+            ))
         };
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| {
+        let bytes = TOKEN.decode(text.trim_end_matches('=')).map_err(|error| {
             let at = match error {
                 base64::DecodeError::InvalidByte(at, _)
                 | base64::DecodeError::InvalidLastSymbol(at, _) => at,
@@ -227,12 +259,17 @@ impl Continue {
             )));
         }
         let rv = token["rv"].as_u64().filter(|&rv| rv > 0);
-        let rv = rv.ok_or_else(|| invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"))?;
+        let rv = rv.ok_or_else(|| {
+            invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+        })?;
         let start = token["start"].as_str().unwrap_or_default();
         if start.is_empty() {
             return Err(invalid("continue key is empty"));
         }
-        Ok(Self { rv, after: start.trim_end_matches('\u{0}').to_owned() })
+        Ok(Self {
+            rv,
+            after: start.trim_end_matches('\u{0}').to_owned(),
+        })
     }
 }
 
@@ -240,8 +277,17 @@ impl Continue {
 fn quote_char(c: char) -> String {
     match c {
         '\'' => "'\\''".to_owned(),
-        c if c.is_control() || (!c.is_ascii() && !c.is_alphanumeric() && c.len_utf8() == 2 && (c as u32) < 0xa1) => {
-            if (c as u32) < 0x80 { format!("'\\x{:02x}'", c as u32) } else { format!("'\\u{:04x}'", c as u32) }
+        c if c.is_control()
+            || (!c.is_ascii()
+                && !c.is_alphanumeric()
+                && c.len_utf8() == 2
+                && (c as u32) < 0xa1) =>
+        {
+            if (c as u32) < 0x80 {
+                format!("'\\x{:02x}'", c as u32)
+            } else {
+                format!("'\\u{:04x}'", c as u32)
+            }
         }
         c => format!("'{c}'"),
     }

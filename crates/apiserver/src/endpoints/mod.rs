@@ -54,7 +54,9 @@ pub(crate) async fn handle(state: Arc<State>, request: Request<Body>) -> Respons
     let (verb, resource) = labels(&request);
     let headers = request.headers().clone();
     let query = Query::parse(request.uri().query());
-    let answer = AssertUnwindSafe(Box::pin(route(Arc::clone(&state), request))).catch_unwind().await;
+    let answer = AssertUnwindSafe(Box::pin(route(Arc::clone(&state), request)))
+        .catch_unwind()
+        .await;
     let response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => respond::failure(&status, &headers, &query),
@@ -66,7 +68,9 @@ pub(crate) async fn handle(state: Arc<State>, request: Request<Body>) -> Respons
         }
     };
     let seconds = (state.clock().monotonic().saturating_sub(begun)).as_secs_f64();
-    state.metrics.request(verb, &resource, response.status().as_u16(), seconds);
+    state
+        .metrics
+        .request(verb, &resource, response.status().as_u16(), seconds);
     response
 }
 
@@ -76,8 +80,12 @@ fn labels(request: &Request<Body>) -> (&'static str, String) {
         Target::Path => ("", String::new()),
         Target::Resource(path) => {
             let watch = Query::parse(request.uri().query()).flag("watch");
-            let known = path.resource.chars().all(|c| c.is_ascii_lowercase()) && path.resource.len() < 64;
-            (path.verb(request.method(), watch), if known { path.resource } else { String::new() })
+            let known =
+                path.resource.chars().all(|c| c.is_ascii_lowercase()) && path.resource.len() < 64;
+            (
+                path.verb(request.method(), watch),
+                if known { path.resource } else { String::new() },
+            )
         }
     }
 }
@@ -85,11 +93,19 @@ fn labels(request: &Request<Body>) -> (&'static str, String) {
 async fn route(state: Arc<State>, request: Request<Body>) -> Result<Response<Body>> {
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query());
-    let user = state.authenticator.authenticate(&parts.headers, &parts.extensions)?;
+    let user = state
+        .authenticator
+        .authenticate(&parts.headers, &parts.extensions)?;
     let user = impersonate(user, &parts.headers, &state.authorizer)?;
     let target = request_info::parse(parts.uri.path());
     authorize(&state, &parts, &query, &user, &target)?;
-    let call = Call { state, parts, body: Mutex::new(body), query, user };
+    let call = Call {
+        state,
+        parts,
+        body: Mutex::new(body),
+        query,
+        user,
+    };
     match target {
         Target::Path => Box::pin(path::serve(call)).await,
         Target::Resource(path) => Box::pin(serve_resource(call, path)).await,
@@ -106,16 +122,26 @@ fn authorize(
     match target {
         Target::Path => {
             let verb = parts.method.as_str().to_ascii_lowercase();
-            let wanted =
-                Attributes { verb: &verb, path: Some(parts.uri.path()), ..Attributes::default() };
+            let wanted = Attributes {
+                verb: &verb,
+                path: Some(parts.uri.path()),
+                ..Attributes::default()
+            };
             if state.authorizer.allows(user, &wanted) {
                 return Ok(());
             }
-            Err(Status::forbidden_path(format!("forbidden: {}", wanted.refusal(user))))
+            Err(Status::forbidden_path(format!(
+                "forbidden: {}",
+                wanted.refusal(user)
+            )))
         }
         Target::Resource(path) => {
             let named = selected_name(path, query);
-            let name = if path.name.is_empty() { named.as_str() } else { path.name.as_str() };
+            let name = if path.name.is_empty() {
+                named.as_str()
+            } else {
+                path.name.as_str()
+            };
             let wanted = Attributes {
                 verb: path.verb(&parts.method, query.flag("watch")),
                 group: &path.group,
@@ -128,7 +154,12 @@ fn authorize(
             if state.authorizer.allows(user, &wanted) {
                 return Ok(());
             }
-            Err(Status::forbidden(&path.group, &path.resource, name, &wanted.refusal(user)))
+            Err(Status::forbidden(
+                &path.group,
+                &path.resource,
+                name,
+                &wanted.refusal(user),
+            ))
         }
     }
 }
@@ -170,7 +201,11 @@ async fn serve_resource(call: Call, path: ResourcePath) -> Result<Response<Body>
     } else {
         String::new()
     };
-    let place = Place { resource, path, namespace };
+    let place = Place {
+        resource,
+        path,
+        namespace,
+    };
     if !place.path.subresource.is_empty() {
         return Box::pin(subresource::serve(call, place)).await;
     }
@@ -178,7 +213,9 @@ async fn serve_resource(call: Call, path: ResourcePath) -> Result<Response<Body>
         return Box::pin(subresource::review::serve(call, place)).await;
     }
     let named = !place.path.name.is_empty();
-    let verb = place.path.verb(&call.parts.method, call.query.flag("watch"));
+    let verb = place
+        .path
+        .verb(&call.parts.method, call.query.flag("watch"));
     if verb.is_empty() || !place.resource.kind.has_verb(verb) {
         return Err(Status::method_not_allowed());
     }
@@ -202,7 +239,9 @@ fn get(call: &Call, place: &Place) -> Result<Response<Body>> {
     if let Some(rv) = rv.filter(|&rv| rv > current) {
         return Err(Status::too_large_resource_version(rv, current));
     }
-    let object = place.resource.get(&call.state, &place.namespace, &place.path.name)?;
+    let object = place
+        .resource
+        .get(&call.state, &place.namespace, &place.path.name)?;
     let mut response = respond::object(&call.state, &place.resource, &object, form, &call.query)?;
     respond::warn(&mut response, &place.resource.read_warnings());
     Ok(response)
@@ -227,8 +266,17 @@ impl Call {
         }
         let agent = self.parts.headers.get(http::header::USER_AGENT);
         let agent = agent.and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let name: String =
-            agent.split('/').next().unwrap_or_default().chars().take(128).collect();
-        if name.is_empty() { "unknown".to_owned() } else { name }
+        let name: String = agent
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(128)
+            .collect();
+        if name.is_empty() {
+            "unknown".to_owned()
+        } else {
+            name
+        }
     }
 }

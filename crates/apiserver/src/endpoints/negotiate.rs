@@ -50,15 +50,35 @@ pub(crate) fn negotiate(headers: &HeaderMap, query: &Query, transform: bool) -> 
         .get_all(ACCEPT_ENCODING)
         .iter()
         .filter_map(|v| v.to_str().ok())
-        .any(|v| v.split(',').any(|e| e.trim().split(';').next() == Some("gzip")));
-    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let pretty = if query.has("pretty") { query.flag("pretty") } else { by_hand(headers) };
-    let json = if pretty { Encoding::PrettyJson } else { Encoding::Json };
+        .any(|v| {
+            v.split(',')
+                .any(|e| e.trim().split(';').next() == Some("gzip"))
+        });
+    let accept = headers
+        .get(ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let pretty = if query.has("pretty") {
+        query.flag("pretty")
+    } else {
+        by_hand(headers)
+    };
+    let json = if pretty {
+        Encoding::PrettyJson
+    } else {
+        Encoding::Json
+    };
     if accept.trim().is_empty() {
-        return Ok(Form { encoding: json, view: View::Object, gzip });
+        return Ok(Form {
+            encoding: json,
+            view: View::Object,
+            gzip,
+        });
     }
-    let mut clauses: Vec<(f32, &str)> =
-        accept.split(',').map(|clause| (quality(clause), clause.trim())).collect();
+    let mut clauses: Vec<(f32, &str)> = accept
+        .split(',')
+        .map(|clause| (quality(clause), clause.trim()))
+        .collect();
     // A stable sort: equal ones stay in the client's order.
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
     for (_, clause) in clauses {
@@ -70,7 +90,9 @@ pub(crate) fn negotiate(headers: &HeaderMap, query: &Query, transform: bool) -> 
         };
         let (mut kind, mut group, mut version, mut stream) = ("", "", "", "");
         for param in params {
-            let Some((key, value)) = param.split_once('=') else { continue };
+            let Some((key, value)) = param.split_once('=') else {
+                continue;
+            };
             let value = value.trim_matches('"');
             match key {
                 "as" => kind = value,
@@ -85,7 +107,9 @@ pub(crate) fn negotiate(headers: &HeaderMap, query: &Query, transform: bool) -> 
         }
         let view = match kind {
             "" => View::Object,
-            "Table" if transform && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") => {
+            "Table"
+                if transform && group == "meta.k8s.io" && matches!(version, "v1" | "v1beta1") =>
+            {
                 View::Table
             }
             "PartialObjectMetadata" | "PartialObjectMetadataList"
@@ -95,7 +119,11 @@ pub(crate) fn negotiate(headers: &HeaderMap, query: &Query, transform: bool) -> 
             }
             _ => continue,
         };
-        return Ok(Form { encoding, view, gzip });
+        return Ok(Form {
+            encoding,
+            view,
+            gzip,
+        });
     }
     Err(Status::not_acceptable(&OFFERED))
 }
@@ -109,8 +137,13 @@ fn quality(clause: &str) -> f32 {
 
 /// People who look with curl or a browser get indented text.
 fn by_hand(headers: &HeaderMap) -> bool {
-    let agent = headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    ["curl/", "Wget/", "Mozilla/5.0"].iter().any(|known| agent.starts_with(known))
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    ["curl/", "Wget/", "Mozilla/5.0"]
+        .iter()
+        .any(|known| agent.starts_with(known))
 }
 
 /// What a request's body is written in.
@@ -127,14 +160,23 @@ pub(crate) fn body_form(headers: &HeaderMap) -> Result<BodyForm> {
         "" | "application/json" => Ok(BodyForm::Json),
         "application/yaml" => Ok(BodyForm::Yaml),
         MEDIA_TYPE => Ok(BodyForm::Protobuf),
-        _ => Err(Status::unsupported_media_type(&[OFFERED[0], OFFERED[1], MEDIA_TYPE])),
+        _ => Err(Status::unsupported_media_type(&[
+            OFFERED[0], OFFERED[1], MEDIA_TYPE,
+        ])),
     }
 }
 
 /// The Content-Type without its parameters.
 pub(crate) fn media_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
+    let value = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok());
+    value
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
 }
 
 #[cfg(test)]
@@ -154,9 +196,20 @@ mod tests {
         );
         assert_eq!(table.unwrap().view, View::Table);
         let protobuf = accept("application/vnd.kubernetes.protobuf,application/json").unwrap();
-        assert_eq!((protobuf.encoding, protobuf.view), (Encoding::Json, View::Object));
+        assert_eq!(
+            (protobuf.encoding, protobuf.view),
+            (Encoding::Json, View::Object)
+        );
         assert_eq!(accept("application/yaml").unwrap().encoding, Encoding::Yaml);
-        assert_eq!(accept("application/yaml;q=0.5, */*").unwrap().encoding, Encoding::Json);
-        assert_eq!(accept("application/vnd.kubernetes.protobuf").unwrap_err().code(), 406);
+        assert_eq!(
+            accept("application/yaml;q=0.5, */*").unwrap().encoding,
+            Encoding::Json
+        );
+        assert_eq!(
+            accept("application/vnd.kubernetes.protobuf")
+                .unwrap_err()
+                .code(),
+            406
+        );
     }
 }

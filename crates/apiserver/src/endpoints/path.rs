@@ -18,14 +18,31 @@ pub(super) async fn serve(call: Call) -> Result<Response<Body>> {
         return Err(Status::method_not_allowed());
     }
     let path = call.parts.uri.path().to_owned();
-    let path = if path.len() > 1 { path.trim_end_matches('/') } else { path.as_str() };
+    let path = if path.len() > 1 {
+        path.trim_end_matches('/')
+    } else {
+        path.as_str()
+    };
     let state = &call.state;
     let plain = |text: String| {
-        respond::raw(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from(text), false)
+        respond::raw(
+            StatusCode::OK,
+            "text/plain; charset=utf-8",
+            Bytes::from(text),
+            false,
+        )
     };
-    let top = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let top = path
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
     match top {
-        "" => Ok(respond::value(StatusCode::OK, call.form(false)?, &json!({"paths": paths(&call)}))),
+        "" => Ok(respond::value(
+            StatusCode::OK,
+            call.form(false)?,
+            &json!({"paths": paths(&call)}),
+        )),
         "api" | "apis" => {
             // The aggregated form has a media type of its own, which plain negotiation skips.
             let form = call.form(false).unwrap_or(Form {
@@ -46,14 +63,22 @@ pub(super) async fn serve(call: Call) -> Result<Response<Body>> {
             Ok(answer.unwrap_or_else(respond::page_not_found))
         }
         "version" if path == "/version" => {
-            let form = Form { encoding: Encoding::PrettyJson, ..call.form(false)? };
+            let form = Form {
+                encoding: Encoding::PrettyJson,
+                ..call.form(false)?
+            };
             Ok(respond::value(StatusCode::OK, form, &version(&call)))
         }
         "healthz" | "livez" | "readyz" => health(&call, path).await,
         "metrics" if path == "/metrics" => {
             let text = state.metrics.text(&state.store);
             let media_type = "text/plain; version=0.0.4; charset=utf-8";
-            Ok(respond::raw(StatusCode::OK, media_type, Bytes::from(text), false))
+            Ok(respond::raw(
+                StatusCode::OK,
+                media_type,
+                Bytes::from(text),
+                false,
+            ))
         }
         _ => match path {
             "/.well-known/openid-configuration" => {
@@ -70,7 +95,12 @@ pub(super) async fn serve(call: Call) -> Result<Response<Body>> {
             "/openid/v1/jwks" => {
                 let keys = state.authenticator.signer.key_set().to_string();
                 let media_type = "application/jwk-set+json";
-                Ok(respond::raw(StatusCode::OK, media_type, Bytes::from(keys), false))
+                Ok(respond::raw(
+                    StatusCode::OK,
+                    media_type,
+                    Bytes::from(keys),
+                    false,
+                ))
             }
             "/robots.txt" => Ok(plain("User-agent: *\nDisallow: /\n".to_owned())),
             _ => Ok(respond::page_not_found()),
@@ -106,7 +136,15 @@ fn paths(call: &Call) -> Vec<String> {
         }
     }
     paths.extend(
-        ["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(str::to_owned),
+        [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
     );
     paths.sort();
     paths.dedup();
@@ -150,5 +188,10 @@ async fn health(call: &Call, path: &str) -> Result<Response<Body>> {
     } else {
         (StatusCode::OK, "ok".to_owned())
     };
-    Ok(respond::raw(code, "text/plain; charset=utf-8", Bytes::from(text), false))
+    Ok(respond::raw(
+        code,
+        "text/plain; charset=utf-8",
+        Bytes::from(text),
+        false,
+    ))
 }

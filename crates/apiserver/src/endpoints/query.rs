@@ -16,7 +16,11 @@ impl Query {
 
     /// The first value of a parameter; an empty one counts as absent.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+            .filter(|v| !v.is_empty())
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -24,14 +28,19 @@ impl Query {
     }
 
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        self.0.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
+        self.0
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+            .collect()
     }
 
     /// A boolean as upstream converts it: present and neither `0` nor `false` is true.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.0.iter().find(|(n, _)| n == name).is_some_and(|(_, v)| {
-            !matches!(v.to_ascii_lowercase().as_str(), "0" | "false")
-        })
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .is_some_and(|(_, v)| !matches!(v.to_ascii_lowercase().as_str(), "0" | "false"))
     }
 
     fn optional_flag(&self, name: &str) -> Option<bool> {
@@ -39,7 +48,9 @@ impl Query {
     }
 
     pub(crate) fn int(&self, name: &str) -> Result<Option<i64>> {
-        let Some(text) = self.get(name) else { return Ok(None) };
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
         text.parse().map(Some).map_err(|_| {
             Status::bad_request(format!(
                 "strconv.ParseInt: parsing {}: invalid syntax",
@@ -75,7 +86,10 @@ impl ListOptions {
             resource_version: text("resourceVersion"),
             resource_version_match: text("resourceVersionMatch"),
             timeout_seconds: query.int("timeoutSeconds")?,
-            limit: query.int("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+            limit: query
+                .int("limit")?
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(0),
             continue_token: text("continue"),
             send_initial_events: query.optional_flag("sendInitialEvents"),
         };
@@ -86,7 +100,11 @@ impl ListOptions {
     fn validate(&self) -> Result<()> {
         let mut causes = Vec::new();
         let forbidden = |field: &str, message: &str| {
-            Cause::new("FieldValueForbidden", field, format!("Forbidden: {message}"))
+            Cause::new(
+                "FieldValueForbidden",
+                field,
+                format!("Forbidden: {message}"),
+            )
         };
         let matching = self.resource_version_match.as_str();
         let unknown = Cause::new(
@@ -107,7 +125,9 @@ impl ListOptions {
                     causes.push(Cause::new(
                         "FieldValueNotSupported",
                         "resourceVersionMatch",
-                        format!("Unsupported value: \"{matching}\": supported values: \"NotOlderThan\""),
+                        format!(
+                            "Unsupported value: \"{matching}\": supported values: \"NotOlderThan\""
+                        ),
                     ));
                 }
             } else if !matching.is_empty() {
@@ -118,7 +138,10 @@ impl ListOptions {
             }
         } else {
             if self.send_initial_events.is_some() {
-                causes.push(forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+                causes.push(forbidden(
+                    "sendInitialEvents",
+                    "sendInitialEvents is forbidden for list",
+                ));
             }
             if !matching.is_empty() {
                 if self.resource_version.is_empty() {
@@ -191,7 +214,14 @@ impl WriteOptions {
     /// `kind` is how messages name the options: `CreateOptions`, `UpdateOptions`, `PatchOptions`.
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self> {
         let mut causes = Vec::new();
-        let dry_run = dry_run(query.all("dryRun").iter().map(|v| Value::from(*v)).collect(), &mut causes);
+        let dry_run = dry_run(
+            query
+                .all("dryRun")
+                .iter()
+                .map(|v| Value::from(*v))
+                .collect(),
+            &mut causes,
+        );
         let field_manager = query.get("fieldManager").unwrap_or_default().to_owned();
         if field_manager.len() > 128 {
             causes.push(Cause::new(
@@ -218,7 +248,7 @@ impl WriteOptions {
                     "FieldValueNotSupported",
                     "fieldValidation",
                     format!(
-                        "Unsupported value: {}: supported values: \"Ignore\", \"Strict\", \"Warn\", \"\"",
+                        "Unsupported value: {}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"",
                         kinds::field::quote(other)
                     ),
                 ));
@@ -227,7 +257,13 @@ impl WriteOptions {
         };
         if causes.is_empty() {
             let force = query.flag("force");
-            return Ok(Self { dry_run, field_manager, field_validation, force, apply: false });
+            return Ok(Self {
+                dry_run,
+                field_manager,
+                field_validation,
+                force,
+                apply: false,
+            });
         }
         Err(Status::invalid("meta.k8s.io", kind, "", &causes))
     }
@@ -280,7 +316,11 @@ impl DeleteOptions {
         let mut causes = Vec::new();
         let dry_run_values = match member("dryRun") {
             Some(value) => value.as_array().cloned().unwrap_or_default(),
-            None => query.all("dryRun").iter().map(|v| Value::from(*v)).collect(),
+            None => query
+                .all("dryRun")
+                .iter()
+                .map(|v| Value::from(*v))
+                .collect(),
         };
         let dry_run = dry_run(dry_run_values, &mut causes);
         let policy = match member("propagationPolicy") {
@@ -326,7 +366,10 @@ impl DeleteOptions {
             return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &causes));
         }
         let precondition = |name: &str| {
-            member("preconditions")?.get(name)?.as_str().map(ToOwned::to_owned)
+            member("preconditions")?
+                .get(name)?
+                .as_str()
+                .map(ToOwned::to_owned)
         };
         Ok(Self {
             dry_run,

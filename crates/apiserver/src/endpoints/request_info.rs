@@ -35,13 +35,19 @@ pub(crate) fn parse(path: &str) -> Target {
         Some("apis") => (decode(parts.next().unwrap_or_default()), parts.next()),
         _ => return Target::Path,
     };
-    let Some(version) = version.filter(|v| !v.is_empty()) else { return Target::Path };
+    let Some(version) = version.filter(|v| !v.is_empty()) else {
+        return Target::Path;
+    };
     let mut parts: Vec<&str> = parts.collect();
     // A trailing slash names the collection, as upstream's router has it.
     while parts.len() > 1 && parts.last() == Some(&"") && !parts.contains(&"proxy") {
         parts.pop();
     }
-    let mut target = ResourcePath { group, version: decode(version), ..ResourcePath::default() };
+    let mut target = ResourcePath {
+        group,
+        version: decode(version),
+        ..ResourcePath::default()
+    };
     if parts.first() == Some(&"watch") && parts.len() > 1 {
         target.watch_prefix = true;
         parts.remove(0);
@@ -83,7 +89,9 @@ impl ResourcePath {
 }
 
 fn decode(part: &str) -> String {
-    percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
+    percent_encoding::percent_decode_str(part)
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]
@@ -93,9 +101,16 @@ mod tests {
     fn parts(path: &str) -> String {
         match parse(path) {
             Target::Path => "path".to_owned(),
-            Target::Resource(p) => {
-                [p.group, p.version, p.namespace, p.resource, p.name, p.subresource, p.rest].join("|")
-            }
+            Target::Resource(p) => [
+                p.group,
+                p.version,
+                p.namespace,
+                p.resource,
+                p.name,
+                p.subresource,
+                p.rest,
+            ]
+            .join("|"),
         }
     }
 
@@ -108,10 +123,19 @@ mod tests {
             ("/api/v1/pods", "|v1||pods|||"),
             ("/api/v1/namespaces", "|v1||namespaces|||"),
             ("/api/v1/namespaces/a", "|v1|a|namespaces|a||"),
-            ("/api/v1/namespaces/a/finalize", "|v1|a|namespaces|a|finalize|"),
+            (
+                "/api/v1/namespaces/a/finalize",
+                "|v1|a|namespaces|a|finalize|",
+            ),
             ("/api/v1/namespaces/a/pods/p/log", "|v1|a|pods|p|log|"),
-            ("/api/v1/namespaces/a/services/s:80/proxy/x/y", "|v1|a|services|s:80|proxy|x/y"),
-            ("/apis/apps/v1/namespaces/a/deployments/d/scale", "apps|v1|a|deployments|d|scale|"),
+            (
+                "/api/v1/namespaces/a/services/s:80/proxy/x/y",
+                "|v1|a|services|s:80|proxy|x/y",
+            ),
+            (
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "apps|v1|a|deployments|d|scale|",
+            ),
             ("/api/v1/namespaces/a/pods/x%2Fy", "|v1|a|pods|x/y||"),
         ] {
             assert_eq!(parts(path), expected, "{path}");

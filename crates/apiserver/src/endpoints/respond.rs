@@ -48,26 +48,11 @@ pub(crate) fn written(
             let shown = resource.shown(object);
             let table = table::table(state, resource, std::iter::once(&*shown), query)?;
             let rv = object.rv.to_string();
-            Ok(value(code, form, &table::finish(table, &json!({"resourceVersion": rv}))))
-        }
-    }
-}
-
-/// A tree that is not stored: reviews, scales, dry runs.
-pub(crate) fn tree(
-    state: &State,
-    resource: &Resource,
-    tree: &Value,
-    form: Form,
-    query: &Query,
-    code: StatusCode,
-) -> Result<Response<Body>> {
-    match form.view {
-        View::Object => Ok(value(code, form, tree)),
-        View::PartialMetadata => Ok(value(code, form, &partial(tree))),
-        View::Table => {
-            let table = table::table(state, resource, std::iter::once(tree), query)?;
-            Ok(value(code, form, &table::finish(table, &json!({}))))
+            Ok(value(
+                code,
+                form,
+                &table::finish(table, &json!({"resourceVersion": rv})),
+            ))
         }
     }
 }
@@ -114,7 +99,9 @@ pub(crate) fn raw(code: StatusCode, media_type: &str, body: Bytes, gzip: bool) -
         headers.insert(CONTENT_TYPE, media_type);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    let packed = (gzip && body.len() >= GZIP_FROM).then(|| compress(&body)).flatten();
+    let packed = (gzip && body.len() >= GZIP_FROM)
+        .then(|| compress(&body))
+        .flatten();
     if let Some(packed) = packed {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -140,7 +127,9 @@ pub(crate) fn failure(status: &Status, headers: &HeaderMap, query: &Query) -> Re
     });
     let mut response = value(status.code(), form, &status.to_value());
     if status.code() == StatusCode::GATEWAY_TIMEOUT {
-        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+            .headers_mut()
+            .insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
@@ -148,7 +137,12 @@ pub(crate) fn failure(status: &Status, headers: &HeaderMap, query: &Query) -> Re
 /// What upstream says about paths that no API knows.
 pub(crate) fn page_not_found() -> Response<Body> {
     let body = Bytes::from_static(b"404 page not found\n");
-    raw(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", body, false)
+    raw(
+        StatusCode::NOT_FOUND,
+        "text/plain; charset=utf-8",
+        body,
+        false,
+    )
 }
 
 /// Adds warnings, which kubectl prints.

@@ -27,13 +27,19 @@ const SHORTEST: u64 = 30 * 60;
 pub(super) fn serve(call: &Call, place: &Place) -> Result<Response<Body>> {
     let form = call.form(true)?;
     if form.encoding == Encoding::Yaml {
-        return Err(Status::not_acceptable(&["application/json", "application/json;stream=watch"]));
+        return Err(Status::not_acceptable(&[
+            "application/json",
+            "application/json;stream=watch",
+        ]));
     }
     let mut options = ListOptions::parse(&call.query, true)?;
     if place.path.watch_prefix && !place.path.name.is_empty() {
         options.field_selector = format!("metadata.name={}", place.path.name);
     }
-    let selection = Arc::new(Selection::parse(&options, place.resource.kind.strategy.fields)?);
+    let selection = Arc::new(Selection::parse(
+        &options,
+        place.resource.kind.strategy.fields,
+    )?);
     let state = &call.state;
     let cache = state.store.cache(&place.resource.key);
     let wanted = options.version()?;
@@ -46,10 +52,15 @@ pub(super) fn serve(call: &Call, place: &Place) -> Result<Response<Body>> {
         objects.retain(|object| selection.matches(object));
         (objects, snapshot.rv)
     } else {
-        let position = wanted.filter(|&rv| rv != 0).unwrap_or_else(|| state.store.rv());
+        let position = wanted
+            .filter(|&rv| rv != 0)
+            .unwrap_or_else(|| state.store.rv());
         (Vec::new(), position)
     };
-    let seconds = options.timeout_seconds.and_then(|s| u64::try_from(s).ok()).filter(|&s| s > 0);
+    let seconds = options
+        .timeout_seconds
+        .and_then(|s| u64::try_from(s).ok())
+        .filter(|&s| s > 0);
     let timeout = seconds.unwrap_or_else(|| SHORTEST + state.rng().below(SHORTEST));
     let begin = Begin {
         initial: objects,
@@ -106,7 +117,10 @@ impl Encoder {
                 Notice::Added(object) => self.event(&mut out, "ADDED", object),
                 Notice::Modified(object) => self.event(&mut out, "MODIFIED", object),
                 Notice::Deleted(object) => self.event(&mut out, "DELETED", object),
-                Notice::Bookmark { rv, initial_events_end } => {
+                Notice::Bookmark {
+                    rv,
+                    initial_events_end,
+                } => {
                     self.bookmark(&mut out, *rv, *initial_events_end);
                 }
                 Notice::TooOld { position, oldest } => {
@@ -157,7 +171,9 @@ impl Encoder {
 
     fn table<'a>(&mut self, objects: impl Iterator<Item = &'a Value>, rv: u64) -> Value {
         let table = table::table(&self.state, &self.resource, objects, &self.query);
-        let Ok(mut table) = table else { return Value::Null };
+        let Ok(mut table) = table else {
+            return Value::Null;
+        };
         if std::mem::replace(&mut self.headers_sent, true) {
             table["columnDefinitions"] = Value::Null;
         }

@@ -55,7 +55,11 @@ impl Call {
         written: &Written,
         warnings: &[String],
     ) -> Result<Response<Body>> {
-        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        let code = if written.created {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
         let mut response = respond::written(
             &self.state,
             &place.resource,
@@ -109,17 +113,29 @@ pub(crate) async fn update(mut call: Call, place: Place) -> Result<Response<Body
     let part = part(&place);
     let may_create = part == Part::Main && place.resource.kind.strategy.create_on_update;
     let mut propose = |_: &mut Writing<'_>, _: Option<&Value>| {
-        Ok(Proposal { object: object.clone(), fields_settled: false })
+        Ok(Proposal {
+            object: object.clone(),
+            fields_settled: false,
+        })
     };
-    let updated =
-        update_object(&mut writing, &place.path.name, part, may_create, &mut propose);
+    let updated = update_object(
+        &mut writing,
+        &place.path.name,
+        part,
+        may_create,
+        &mut propose,
+    );
     let written = Box::pin(updated).await?;
     let warnings = writing.warnings;
     call.show(&place, form, &written, &warnings)
 }
 
 fn part(place: &Place) -> Part {
-    if place.path.subresource == "status" { Part::Status } else { Part::Main }
+    if place.path.subresource == "status" {
+        Part::Status
+    } else {
+        Part::Main
+    }
 }
 
 /// PATCH of the object, or of its status, in any of the four ways.
@@ -153,11 +169,19 @@ pub(crate) async fn patch(mut call: Call, place: Place) -> Result<Response<Body>
     let mut propose = |writing: &mut Writing<'_>, live: Option<&Value>| {
         let shown = live.map(|live| outer.show(live));
         let object = patch.propose(writing, &outer, shown.as_deref())?;
-        Ok(Proposal { object, fields_settled: kind == PatchKind::Apply })
+        Ok(Proposal {
+            object,
+            fields_settled: kind == PatchKind::Apply,
+        })
     };
     let may_create = kind == PatchKind::Apply && part(&place) == Part::Main;
-    let updated =
-        update_object(&mut writing, &place.path.name, part(&place), may_create, &mut propose);
+    let updated = update_object(
+        &mut writing,
+        &place.path.name,
+        part(&place),
+        may_create,
+        &mut propose,
+    );
     let written = Box::pin(updated).await?;
     let warnings = writing.warnings;
     call.show(&place, form, &written, &warnings)
@@ -176,16 +200,23 @@ impl PatchKind {
         let kind = match media_type {
             "application/json-patch+json" => Self::Json,
             "application/merge-patch+json" => Self::Merge,
-            "application/strategic-merge-patch+json" if resource.custom.is_none() => Self::Strategic,
+            "application/strategic-merge-patch+json" if resource.custom.is_none() => {
+                Self::Strategic
+            }
             "application/apply-patch+yaml" => Self::Apply,
             _ => {
-                let custom: Vec<&str> =
-                    PATCH_TYPES.iter().copied().filter(|t| !t.contains("strategic")).collect();
-                return Err(Status::unsupported_media_type(if resource.custom.is_some() {
-                    &custom
-                } else {
-                    &PATCH_TYPES
-                }));
+                let custom: Vec<&str> = PATCH_TYPES
+                    .iter()
+                    .copied()
+                    .filter(|t| !t.contains("strategic"))
+                    .collect();
+                return Err(Status::unsupported_media_type(
+                    if resource.custom.is_some() {
+                        &custom
+                    } else {
+                        &PATCH_TYPES
+                    },
+                ));
             }
         };
         Ok(kind)
@@ -226,8 +257,16 @@ impl Patch {
         if kind == PatchKind::Apply {
             check_applied(&value, resource)?;
         }
-        let warnings = duplicates.iter().map(|field| format!("duplicate field \"{field}\"")).collect();
-        Ok(Self { kind, value, operations, warnings })
+        let warnings = duplicates
+            .iter()
+            .map(|field| format!("duplicate field \"{field}\""))
+            .collect();
+        Ok(Self {
+            kind,
+            value,
+            operations,
+            warnings,
+        })
     }
 
     /// What `live` would become, in the stored form.
@@ -242,7 +281,9 @@ impl Patch {
         if self.kind == PatchKind::Apply {
             return self.apply(writing, outer, live);
         }
-        let Some(live) = live else { return Err(Status::internal("nothing to patch")) };
+        let Some(live) = live else {
+            return Err(Status::internal("nothing to patch"));
+        };
         let patched = match self.kind {
             PatchKind::Merge => {
                 let mut value = live.clone();
@@ -271,7 +312,12 @@ impl Patch {
         Ok(object)
     }
 
-    fn apply(&self, writing: &mut Writing<'_>, outer: &Resource, live: Option<&Value>) -> Result<Value> {
+    fn apply(
+        &self,
+        writing: &mut Writing<'_>,
+        outer: &Resource,
+        live: Option<&Value>,
+    ) -> Result<Value> {
         let state = Arc::clone(writing.state);
         let mut applied = self.value.clone();
         let metadata = tree::child(&mut applied, "metadata");
@@ -314,10 +360,14 @@ impl Patch {
 fn check_applied(value: &Value, resource: &Resource) -> Result<()> {
     let text = |path| tree::text(value, path);
     if text("apiVersion").is_empty() || text("kind").is_empty() {
-        return Err(Status::bad_request("apiVersion and kind must be set in an applied configuration"));
+        return Err(Status::bad_request(
+            "apiVersion and kind must be set in an applied configuration",
+        ));
     }
     if text("metadata.name").is_empty() {
-        return Err(Status::bad_request("metadata.name must be set in an applied configuration"));
+        return Err(Status::bad_request(
+            "metadata.name must be set in an applied configuration",
+        ));
     }
     if text("apiVersion") != resource.api_version || text("kind") != resource.kind.kind {
         return Err(Status::bad_request(format!(
@@ -378,14 +428,14 @@ pub(super) async fn delete(mut call: Call, place: Place) -> Result<Response<Body
     let options = delete_options(&mut call).await?;
     let stored_as = call.state.resources.current().stored_as(&place.resource);
     let mut writing = call.writing(&stored_as, &place, write_options(&options));
-    let deleted =
-        Box::pin(delete_object(&mut writing, &place.path.name, &options)).await?;
+    let deleted = Box::pin(delete_object(&mut writing, &place.path.name, &options)).await?;
     let warnings = writing.warnings;
     let resource = &place.resource;
     let mut response = match deleted {
         Deleted::Gone(object) if !returns_object(resource) => {
             let uid = tree::text(object.value(), "metadata.uid");
-            let answer = status::deleted(resource.group(), resource.plural(), &place.path.name, uid);
+            let answer =
+                status::deleted(resource.group(), resource.plural(), &place.path.name, uid);
             respond::value(StatusCode::OK, form, &answer)
         }
         Deleted::Gone(object) | Deleted::Marked(object) => {

@@ -15,7 +15,10 @@ use crate::status::{Cause, Result, Status};
 /// The schema of a resource's objects.
 pub(crate) fn schema_of(state: &State, resource: &Resource) -> Result<Type> {
     state.schemas.get(&resource.gvk).ok_or_else(|| {
-        Status::internal(format!("no schema for {} {}", resource.api_version, resource.kind.kind))
+        Status::internal(format!(
+            "no schema for {} {}",
+            resource.api_version, resource.kind.kind
+        ))
     })
 }
 
@@ -28,8 +31,7 @@ pub(crate) fn decode(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value> {
-    let (bytes, content_type) =
-        crate::endpoints::body::text(headers, bytes, &resource.kind.kind)?;
+    let (bytes, content_type) = crate::endpoints::body::text(headers, bytes, &resource.kind.kind)?;
     let decoded = state
         .schemas
         .decode(&resource.gvk, &bytes, content_type)
@@ -68,12 +70,14 @@ pub(crate) fn coerce(
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Value> {
-    let coerced = schema_of(state, resource)?.coerce(value).map_err(|problem| {
-        Status::bad_request(format!(
-            "{} in version \"{}\" cannot be handled as a {}: {problem}",
-            resource.kind.kind, resource.kind.version, resource.kind.kind
-        ))
-    })?;
+    let coerced = schema_of(state, resource)?
+        .coerce(value)
+        .map_err(|problem| {
+            Status::bad_request(format!(
+                "{} in version \"{}\" cannot be handled as a {}: {problem}",
+                resource.kind.kind, resource.kind.version, resource.kind.kind
+            ))
+        })?;
     match validation {
         FieldValidation::Strict if !coerced.strict.is_empty() => {
             return Err(Status::bad_request(format!(
@@ -122,14 +126,18 @@ pub(crate) fn created(writing: &Writing<'_>, object: &mut Value) -> Result<()> {
         return Ok(());
     }
     let schema = schema_of(writing.state, writing.resource)?;
-    with_writer(writing, |writer| managed::update(&schema, None, object, writer));
+    with_writer(writing, |writer| {
+        managed::update(&schema, None, object, writer)
+    });
     Ok(())
 }
 
 /// Records what changed since `live` as this manager's.
 pub(crate) fn updated(writing: &Writing<'_>, live: &Value, object: &mut Value) -> Result<()> {
     let schema = schema_of(writing.state, writing.resource)?;
-    with_writer(writing, |writer| managed::update(&schema, Some(live), object, writer));
+    with_writer(writing, |writer| {
+        managed::update(&schema, Some(live), object, writer)
+    });
     Ok(())
 }
 
@@ -146,11 +154,16 @@ pub(crate) fn apply(writing: &Writing<'_>, live: Option<&Value>, applied: &Value
                 .iter()
                 .map(|c| Cause::new("FieldManagerConflict", &c.field, c.message.clone()))
                 .collect();
-            Err(Status::apply_conflict(ApplyError::Conflict(conflicts).to_string(), &causes))
+            Err(Status::apply_conflict(
+                ApplyError::Conflict(conflicts).to_string(),
+                &causes,
+            ))
         }
-        Err(ApplyError::Invalid(message)) => {
-            Err(Status::new(http::StatusCode::INTERNAL_SERVER_ERROR, "", message))
-        }
+        Err(ApplyError::Invalid(message)) => Err(Status::new(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            "",
+            message,
+        )),
         Err(error) => Err(Status::bad_request(error.to_string())),
     }
 }
@@ -160,9 +173,14 @@ pub(crate) fn validate_custom(state: &State, resource: &Resource, object: &Value
     if resource.custom.is_none() {
         return Vec::new();
     }
-    let Some(schema) = state.schemas.get(&resource.gvk) else { return Vec::new() };
+    let Some(schema) = state.schemas.get(&resource.gvk) else {
+        return Vec::new();
+    };
     let errors = schema.validate(object);
-    errors.into_iter().map(|e| Cause::new(e.reason, &e.field, e.message)).collect()
+    errors
+        .into_iter()
+        .map(|e| Cause::new(e.reason, &e.field, e.message))
+        .collect()
 }
 
 /// Whether a write would change nothing but the times of managed fields.

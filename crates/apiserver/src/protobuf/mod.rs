@@ -21,7 +21,9 @@ const DEPTH: usize = 64;
 /// Why a body could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
+    #[error(
+        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
+    )]
     NoMagic,
     #[error("unexpected EOF")]
     Truncated,
@@ -87,7 +89,9 @@ fn parse_table(text: &'static str) -> Table {
     let lines = || text.lines().filter(|line| !line.starts_with('#'));
     let mut table = Table::default();
     for (i, line) in lines().enumerate() {
-        table.names.insert(line.split(' ').next().unwrap_or_default(), i);
+        table
+            .names
+            .insert(line.split(' ').next().unwrap_or_default(), i);
     }
     for line in lines() {
         let fields = line.split(' ').skip(1).filter_map(|field| {
@@ -124,13 +128,16 @@ fn parse_table(text: &'static str) -> Table {
 /// Reads a body: the envelope and the object in it.
 pub(crate) fn decode(body: &[u8]) -> Result<Value, Error> {
     let envelope = body.strip_prefix(MAGIC).ok_or(Error::NoMagic)?;
-    let (mut api_version, mut kind, mut raw, mut media) = (String::new(), String::new(), &[][..], "");
+    let (mut api_version, mut kind, mut raw, mut media) =
+        (String::new(), String::new(), &[][..], "");
     for field in Wire(envelope) {
         match field? {
             (1, Payload::Bytes(bytes)) => {
                 for field in Wire(bytes) {
                     match field? {
-                        (1, Payload::Bytes(text)) => api_version = utf8(text, "apiVersion")?.to_owned(),
+                        (1, Payload::Bytes(text)) => {
+                            api_version = utf8(text, "apiVersion")?.to_owned()
+                        }
                         (2, Payload::Bytes(text)) => kind = utf8(text, "kind")?.to_owned(),
                         _ => {}
                     }
@@ -144,8 +151,10 @@ pub(crate) fn decode(body: &[u8]) -> Result<Value, Error> {
     if media == "application/json" {
         return serde_json::from_slice(raw).map_err(|_| Error::NotJson("raw".to_owned()));
     }
-    let message = message_of(&api_version, &kind)
-        .ok_or_else(|| Error::UnknownKind { api_version: api_version.clone(), kind: kind.clone() })?;
+    let message = message_of(&api_version, &kind).ok_or_else(|| Error::UnknownKind {
+        api_version: api_version.clone(),
+        kind: kind.clone(),
+    })?;
     let mut object = Map::new();
     object.insert("apiVersion".to_owned(), api_version.into());
     object.insert("kind".to_owned(), kind.into());
@@ -160,8 +169,15 @@ fn message_of(api_version: &str, kind: &str) -> Option<usize> {
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
     let package = group.split('.').next().unwrap_or_default();
-    let version = if (package, version) == ("apps", "v1beta2") { "v1" } else { version };
-    TABLE.names.get(format!("{package}.{version}.{kind}").as_str()).copied()
+    let version = if (package, version) == ("apps", "v1beta2") {
+        "v1"
+    } else {
+        version
+    };
+    TABLE
+        .names
+        .get(format!("{package}.{version}.{kind}").as_str())
+        .copied()
 }
 
 enum Payload<'a> {
@@ -239,7 +255,9 @@ fn read_message(
     }
     for entry in Wire(bytes) {
         let (number, payload) = entry?;
-        let Some(field) = TABLE.messages[message].get(&number) else { continue };
+        let Some(field) = TABLE.messages[message].get(&number) else {
+            continue;
+        };
         let name = field.name;
         match field.shape {
             Shape::One => {
@@ -259,7 +277,9 @@ fn read_message(
                 }
             }
             Shape::Map => {
-                let Payload::Bytes(bytes) = payload else { continue };
+                let Payload::Bytes(bytes) = payload else {
+                    continue;
+                };
                 let (mut key, mut value) = (String::new(), None);
                 for entry in Wire(bytes) {
                     match entry? {
@@ -328,7 +348,8 @@ fn read_value(field: &Field, payload: Payload<'_>, depth: usize) -> Result<Value
                 if let (1, Payload::Bytes(raw)) = entry?
                     && !raw.is_empty()
                 {
-                    value = serde_json::from_slice(raw).map_err(|_| Error::NotJson(name.to_owned()))?;
+                    value =
+                        serde_json::from_slice(raw).map_err(|_| Error::NotJson(name.to_owned()))?;
                 }
             }
             value
@@ -361,7 +382,9 @@ fn time(bytes: &[u8], format: &str) -> Result<Value, Error> {
             _ => {}
         }
     }
-    let Some(seconds) = seconds else { return Ok(Value::Null) };
+    let Some(seconds) = seconds else {
+        return Ok(Value::Null);
+    };
     let time = jiff::Timestamp::new(seconds, nanos);
     Ok(time.map_or(Value::Null, |time| time.strftime(format).to_string().into()))
 }
@@ -416,6 +439,9 @@ mod tests {
         assert_eq!(decode(b"{}"), Err(Error::NoMagic));
         let whole = envelope("v1", "Pod", &field(2, &field(5, b"node")));
         assert_eq!(decode(&whole[..whole.len() - 2]), Err(Error::Truncated));
-        assert!(matches!(decode(&envelope("v9", "Pod", b"")), Err(Error::UnknownKind { .. })));
+        assert!(matches!(
+            decode(&envelope("v9", "Pod", b"")),
+            Err(Error::UnknownKind { .. })
+        ));
     }
 }

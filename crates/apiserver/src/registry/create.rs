@@ -22,12 +22,19 @@ pub(crate) async fn create(writing: &mut Writing<'_>, mut object: Value) -> Resu
     namespace_of_request(&mut object, writing.namespace)?;
     if !tree::text(&object, "metadata.resourceVersion").is_empty() {
         let message = "resourceVersion should not be set on objects to be created";
-        return Err(Status::new(http::StatusCode::INTERNAL_SERVER_ERROR, "", message));
+        return Err(Status::new(
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            "",
+            message,
+        ));
     }
     fieldmanager::created(writing, &mut object)?;
     object = Box::pin(admission::admit(writing, Operation::Create, object, None)).await?;
     let object = Box::pin(finish(writing, object)).await?;
-    Ok(Written { object, created: true, deleted: false })
+    Ok(Written {
+        object,
+        created: true,
+    })
 }
 
 /// The part after admission: names, preparation, validation, the store.
@@ -42,17 +49,31 @@ async fn finish(writing: &mut Writing<'_>, mut object: Value) -> Result<Arc<Obje
         if generate {
             let prefix: String = prefix.chars().take(LONGEST_PREFIX).collect();
             let name = format!("{prefix}{}", state.rng().suffix(5));
-            tree::put(tree::child(&mut object, "metadata"), "name", Some(name.into()));
+            tree::put(
+                tree::child(&mut object, "metadata"),
+                "name",
+                Some(name.into()),
+            );
         }
         // Held until the object is stored, so that nobody else draws the same address.
         let _reserved = prepare(writing, &mut object)?;
         let name = tree::text(&object, "metadata.name").to_owned();
         let taken = || Status::already_exists(resource.group(), resource.plural(), &name);
         if writing.options.dry_run {
-            if state.store.cache(&resource.key).get(writing.namespace, &name).is_some() {
+            if state
+                .store
+                .cache(&resource.key)
+                .get(writing.namespace, &name)
+                .is_some()
+            {
                 return Err(taken());
             }
-            return Ok(Arc::new(Object::dry_run(writing.namespace, &name, None, object)));
+            return Ok(Arc::new(Object::dry_run(
+                writing.namespace,
+                &name,
+                None,
+                object,
+            )));
         }
         match state.store.write(write_of(writing, &name, object)).await {
             Ok(object) => return Ok(object),
@@ -76,12 +97,19 @@ pub(crate) fn write_of(writing: &Writing<'_>, name: &str, object: Value) -> Writ
 }
 
 /// Makes a named object ready for the store, or says what is wrong with it.
-pub(crate) fn prepare(writing: &mut Writing<'_>, object: &mut Value) -> Result<Option<Reservation>> {
+pub(crate) fn prepare(
+    writing: &mut Writing<'_>,
+    object: &mut Value,
+) -> Result<Option<Reservation>> {
     let state = Arc::clone(writing.state);
     let resource = Arc::clone(writing.resource);
     let ctx = state.ctx();
     let metadata = tree::child(object, "metadata");
-    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+    for key in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ] {
         tree::remove(metadata, key);
     }
     tree::put(metadata, "uid", Some(state.rng().uuid().into()));
@@ -95,7 +123,9 @@ pub(crate) fn prepare(writing: &mut Writing<'_>, object: &mut Value) -> Result<O
     if !causes.is_empty() {
         return Err(writing.invalid(&name, &causes));
     }
-    writing.warnings.extend(resource.kind.warnings(object, None));
+    writing
+        .warnings
+        .extend(resource.kind.warnings(object, None));
     Ok(reserved)
 }
 

@@ -89,17 +89,30 @@ async fn attempt(
     if namespace && deleting && !tree::list(&object, "spec.finalizers").is_empty() {
         let why = "The system is ensuring all content is removed from this namespace.  Upon \
                    completion, this namespace will automatically be purged by the system.";
-        return Err(Status::conflict(resource.group(), resource.plural(), name, why));
+        return Err(Status::conflict(
+            resource.group(),
+            resource.plural(),
+            name,
+            why,
+        ));
     }
-    let grace = if resource.kind.strategy.graceful { grace(&object, options) } else { 0 };
-    let shortened = tree::int(&object, "metadata.deletionGracePeriodSeconds")
-        .is_none_or(|left| grace < left);
+    let grace = if resource.kind.strategy.graceful {
+        grace(&object, options)
+    } else {
+        0
+    };
+    let shortened =
+        tree::int(&object, "metadata.deletionGracePeriodSeconds").is_none_or(|left| grace < left);
     set_finalizers(&mut object, options);
     let held = !tree::list(&object, "metadata.finalizers").is_empty()
         || (namespace && !tree::list(&object, "spec.finalizers").is_empty());
     if !deleting || shortened {
         let after = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-        let when = state.clock().now().saturating_add(after).unwrap_or(jiff::Timestamp::MAX);
+        let when = state
+            .clock()
+            .now()
+            .saturating_add(after)
+            .unwrap_or(jiff::Timestamp::MAX);
         let when = when.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let metadata = tree::child(&mut object, "metadata");
         tree::put(metadata, "deletionTimestamp", Some(when.into()));
@@ -109,15 +122,28 @@ async fn attempt(
         }
     }
     if namespace {
-        tree::put(tree::child(&mut object, "status"), "phase", Some("Terminating".into()));
+        tree::put(
+            tree::child(&mut object, "status"),
+            "phase",
+            Some("Terminating".into()),
+        );
     }
     let marked = held || grace > 0;
     if marked && object == **live.value() {
         return Ok(Some(Deleted::Marked(Arc::clone(live))));
     }
     if options.dry_run {
-        let object = Arc::new(Object::dry_run(writing.namespace, name, Some(live.rv), object));
-        return Ok(Some(if marked { Deleted::Marked(object) } else { Deleted::Gone(object) }));
+        let object = Arc::new(Object::dry_run(
+            writing.namespace,
+            name,
+            Some(live.rv),
+            object,
+        ));
+        return Ok(Some(if marked {
+            Deleted::Marked(object)
+        } else {
+            Deleted::Gone(object)
+        }));
     }
     let write = Write {
         resource: Arc::clone(&resource.key),
@@ -133,7 +159,9 @@ async fn attempt(
     }
     writes.push(write);
     let written = state.store.write_all(writes).await.map(|mut written| {
-        written.pop().expect("invariant: every write gives an object")
+        written
+            .pop()
+            .expect("invariant: every write gives an object")
     });
     match written {
         Ok(written) if marked => Ok(Some(Deleted::Marked(written))),
@@ -159,7 +187,9 @@ fn grace(pod: &Value, options: &DeleteOptions) -> i64 {
 
 /// The finalizers of the garbage collector follow from how dependents are to be treated.
 fn set_finalizers(object: &mut Value, options: &DeleteOptions) {
-    let Some(propagation) = options.propagation else { return };
+    let Some(propagation) = options.propagation else {
+        return;
+    };
     let metadata = tree::child(object, "metadata");
     let mut finalizers: Vec<Value> = tree::list(metadata, "finalizers").to_vec();
     finalizers.retain(|f| f != ORPHAN && f != FOREGROUND);

@@ -69,7 +69,11 @@ fn role(writing: &Writing<'_>, object: &Value, old: Option<&Value>) -> Result<()
         return Ok(());
     }
     let rules: Vec<Rule> = tree::list(object, "rules").iter().map(Rule::read).collect();
-    match writing.state.authorizer.escalates(writing.user, writing.namespace, &rules) {
+    match writing
+        .state
+        .authorizer
+        .escalates(writing.user, writing.namespace, &rules)
+    {
         Some(why) => Err(Status::forbidden(RBAC, resource, name, &why)),
         None => Ok(()),
     }
@@ -105,7 +109,12 @@ fn binding(writing: &Writing<'_>, object: &Value, old: Option<&Value>) -> Result
         return Err(Status::not_found(RBAC, roles, role_name));
     };
     match authorizer.escalates(writing.user, writing.namespace, &rules) {
-        Some(why) => Err(Status::forbidden(RBAC, writing.resource.plural(), name, &why)),
+        Some(why) => Err(Status::forbidden(
+            RBAC,
+            writing.resource.plural(),
+            name,
+            &why,
+        )),
         None => Ok(()),
     }
 }

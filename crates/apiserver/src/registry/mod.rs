@@ -41,8 +41,6 @@ pub(crate) struct Custom {
     pub(crate) table: CustomTable,
     pub(crate) scale: Option<ScalePaths>,
     pub(crate) deprecation: Option<String>,
-    /// The definition's name.
-    pub(crate) definition: String,
 }
 
 /// A resource in one API version.
@@ -99,7 +97,10 @@ impl Resource {
 
     pub(crate) fn is_review(&self) -> bool {
         REVIEWS.contains(&self.plural())
-            && matches!(self.group(), "" | "authentication.k8s.io" | "authorization.k8s.io")
+            && matches!(
+                self.group(),
+                "" | "authentication.k8s.io" | "authorization.k8s.io"
+            )
     }
 
     pub(crate) fn is(&self, group: &str, plural: &str) -> bool {
@@ -212,7 +213,8 @@ impl Table {
     }
 
     pub(crate) fn has_version(&self, group: &str, version: &str) -> bool {
-        self.versions.contains(&(group.to_owned(), version.to_owned()))
+        self.versions
+            .contains(&(group.to_owned(), version.to_owned()))
     }
 
     /// The resource whose objects this one shows in another form; itself where they are the same.
@@ -225,12 +227,10 @@ impl Table {
 
     /// The resource of a kind.
     pub(crate) fn find_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
-        self.all.iter().find(|r| r.api_version == api_version && r.kind.kind == kind).cloned()
-    }
-
-    /// Any version of a resource.
-    pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.all.iter().find(|r| r.is(group, plural)).cloned()
+        self.all
+            .iter()
+            .find(|r| r.api_version == api_version && r.kind.kind == kind)
+            .cloned()
     }
 
     fn add(&mut self, resource: Resource) {
@@ -239,7 +239,8 @@ impl Table {
         if self.by_path.contains_key(&path) {
             return;
         }
-        self.versions.insert((kind.group.to_string(), kind.version.to_string()));
+        self.versions
+            .insert((kind.group.to_string(), kind.version.to_string()));
         let resource = Arc::new(resource);
         self.by_path.insert(path, Arc::clone(&resource));
         self.all.push(resource);
@@ -263,7 +264,12 @@ impl Resources {
     pub(crate) fn new(store: Arc<Store>, schemas: Arc<Schemas>) -> Self {
         let definitions = store.cache(&resource_key(customresource::GROUP, customresource::PLURAL));
         let table = RwLock::new(Arc::new(builtin()));
-        Self { definitions, store, schemas, table }
+        Self {
+            definitions,
+            store,
+            schemas,
+            table,
+        }
     }
 
     /// The resources as of now: a definition that was answered is in here.
@@ -280,8 +286,12 @@ impl Resources {
             let mut table = builtin();
             table.built_from = now;
             let definitions = self.definitions.snapshot("", self.store.position()).objects;
-            let before: Vec<Gvk> =
-                slot.all.iter().filter(|r| r.custom.is_some()).map(|r| r.gvk.clone()).collect();
+            let before: Vec<Gvk> = slot
+                .all
+                .iter()
+                .filter(|r| r.custom.is_some())
+                .map(|r| r.gvk.clone())
+                .collect();
             for definition in &definitions {
                 for resource in customresource::resources(&self.schemas, definition.value()) {
                     table.add(resource);
@@ -322,14 +332,17 @@ pub(crate) struct Writing<'a> {
 pub(crate) struct Written {
     pub(crate) object: Arc<Object>,
     pub(crate) created: bool,
-    /// True when the write took the object away (its last finalizer went).
-    pub(crate) deleted: bool,
 }
 
 impl Writing<'_> {
     /// 422 with everything that is wrong.
     pub(crate) fn invalid(&self, name: &str, causes: &[Cause]) -> Status {
-        Status::invalid(self.resource.group(), &self.resource.kind.kind, name, causes)
+        Status::invalid(
+            self.resource.group(),
+            &self.resource.kind.kind,
+            name,
+            causes,
+        )
     }
 
     /// A store error as a Status.

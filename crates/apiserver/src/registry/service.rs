@@ -42,7 +42,10 @@ pub(crate) struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_flight = self
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for ip in &self.ips {
             in_flight.ips.remove(ip);
         }
@@ -56,7 +59,9 @@ impl Allocator {
     pub(crate) fn new(options: &Options) -> Result<Self, String> {
         let (base, prefix) = options.service_cidr;
         if !(8..=30).contains(&prefix) {
-            return Err(format!("{base}/{prefix}: the prefix must be between 8 and 30"));
+            return Err(format!(
+                "{base}/{prefix}: the prefix must be between 8 and 30"
+            ));
         }
         let mask = u32::MAX << (32 - u32::from(prefix));
         let network = u32::from(base) & mask;
@@ -89,7 +94,10 @@ impl Allocator {
         old: Option<&Value>,
     ) -> Result<Reservation> {
         let name = tree::text(service, "metadata.name").to_owned();
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_flight = self
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let (used_ips, used_ports) = used(writing.state, writing.namespace, &name);
         let mut reservation = Reservation {
             in_flight: Arc::clone(&self.in_flight),
@@ -100,8 +108,22 @@ impl Allocator {
         if let Some(old) = old {
             keep_allocated(service, old);
         }
-        self.cluster_ip(writing.state, service, &used_ips, &in_flight, &mut reservation, &mut causes);
-        self.node_ports(writing.state, service, &used_ports, &in_flight, &mut reservation, &mut causes);
+        self.cluster_ip(
+            writing.state,
+            service,
+            &used_ips,
+            &in_flight,
+            &mut reservation,
+            &mut causes,
+        );
+        self.node_ports(
+            writing.state,
+            service,
+            &used_ports,
+            &in_flight,
+            &mut reservation,
+            &mut causes,
+        );
         if !causes.is_empty() {
             // Nothing of the reservation is in flight, so there is nothing to give back.
             reservation.ips.clear();
@@ -134,7 +156,10 @@ impl Allocator {
         tree::set_default(spec, "ipFamilies", json!(["IPv4"]));
         tree::set_default(spec, "ipFamilyPolicy", "SingleStack");
         let asked = tree::text(spec, "clusterIP").to_owned();
-        let asked = match tree::list(spec, "clusterIPs").first().and_then(Value::as_str) {
+        let asked = match tree::list(spec, "clusterIPs")
+            .first()
+            .and_then(Value::as_str)
+        {
             Some(first) if asked.is_empty() => first.to_owned(),
             _ => asked,
         };
@@ -145,9 +170,8 @@ impl Allocator {
         }
         let free = |ip: u32| !used.contains(&ip) && !in_flight.ips.contains(&ip);
         let chosen = if asked.is_empty() {
-            self.draw_ip(state, &free).ok_or_else(|| {
-                "failed to allocate a serviceIP: range is full".to_owned()
-            })
+            self.draw_ip(state, &free)
+                .ok_or_else(|| "failed to allocate a serviceIP: range is full".to_owned())
         } else {
             match asked.parse::<Ipv4Addr>() {
                 // Validation says so better.
@@ -161,9 +185,9 @@ impl Allocator {
                      The range of valid IPs is {}",
                     self.cidr
                 )),
-                Ok(ip) if !free(u32::from(ip)) => {
-                    Err(format!("failed to allocate IP {ip}: provided IP is already allocated"))
-                }
+                Ok(ip) if !free(u32::from(ip)) => Err(format!(
+                    "failed to allocate IP {ip}: provided IP is already allocated"
+                )),
                 Ok(ip) => Ok(u32::from(ip)),
             }
         };
@@ -238,13 +262,17 @@ impl Allocator {
                 ));
             };
             if asked != 0 {
-                let in_range = u16::try_from(asked).ok().filter(|p| (low..=high).contains(p));
+                let in_range = u16::try_from(asked)
+                    .ok()
+                    .filter(|p| (low..=high).contains(p));
                 match in_range {
                     None => wrong(format!(
                         "provided port is not in the valid range. The range of valid ports is {low}-{high}"
                     )),
                     Some(number) => {
-                        let shared = mine.iter().any(|(other, p)| *p == number && *other != protocol);
+                        let shared = mine
+                            .iter()
+                            .any(|(other, p)| *p == number && *other != protocol);
                         if !shared && !free(number, &reservation.ports) {
                             wrong("provided port is already allocated".to_owned());
                         } else {
@@ -283,7 +311,10 @@ fn keep_allocated(service: &mut Value, old: &Value) {
         return;
     }
     let with_ports = |service: &Value| {
-        matches!(tree::text(service, "spec.type"), "NodePort" | "LoadBalancer")
+        matches!(
+            tree::text(service, "spec.type"),
+            "NodePort" | "LoadBalancer"
+        )
     };
     let keep_ports = with_ports(service) && with_ports(old);
     let spec = tree::child(service, "spec");
@@ -307,7 +338,11 @@ fn keep_allocated(service: &mut Value, old: &Value) {
         if tree::int(spec, "healthCheckNodePort").unwrap_or(0) == 0
             && tree::text(spec, "externalTrafficPolicy") == "Local"
         {
-            tree::put(spec, "healthCheckNodePort", old["spec"].get("healthCheckNodePort").cloned());
+            tree::put(
+                spec,
+                "healthCheckNodePort",
+                old["spec"].get("healthCheckNodePort").cloned(),
+            );
         }
     }
 }

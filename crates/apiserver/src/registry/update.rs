@@ -61,7 +61,12 @@ pub(crate) async fn update(
                     "Precondition failed: UID in precondition: {}, UID in object meta: ",
                     tree::text(&proposal.object, "metadata.uid")
                 );
-                return Err(Status::conflict(resource.group(), resource.plural(), name, &why));
+                return Err(Status::conflict(
+                    resource.group(),
+                    resource.plural(),
+                    name,
+                    &why,
+                ));
             }
             let metadata = tree::child(&mut proposal.object, "metadata");
             tree::remove(metadata, "resourceVersion");
@@ -90,7 +95,10 @@ async fn attempt(
     let ctx = state.ctx();
     let old = Arc::clone(live.value());
     let shown = resource.show(&old);
-    let Proposal { mut object, fields_settled } = propose(writing, Some(&shown))?;
+    let Proposal {
+        mut object,
+        fields_settled,
+    } = propose(writing, Some(&shown))?;
     check_name(&object, name)?;
     create::namespace_of_request(&mut object, writing.namespace)?;
     let uid = tree::text(&object, "metadata.uid");
@@ -124,8 +132,13 @@ async fn attempt(
         fieldmanager::updated(writing, &shown, &mut object)?;
     }
     let old_shown = Arc::new(shown.into_owned());
-    object =
-        Box::pin(admission::admit(writing, Operation::Update, object, Some(old_shown))).await?;
+    object = Box::pin(admission::admit(
+        writing,
+        Operation::Update,
+        object,
+        Some(old_shown),
+    ))
+    .await?;
     resource.to_stored(&mut object);
     resource.kind.default(&mut object);
     let mut causes = Vec::new();
@@ -148,17 +161,29 @@ async fn attempt(
         return Err(writing.invalid(name, &causes));
     }
     if part == Part::Main {
-        writing.warnings.extend(resource.kind.warnings(&object, Some(&old)));
+        writing
+            .warnings
+            .extend(resource.kind.warnings(&object, Some(&old)));
     }
     let rv = Value::String(live.rv.to_string());
-    tree::put(tree::child(&mut object, "metadata"), "resourceVersion", Some(rv));
+    tree::put(
+        tree::child(&mut object, "metadata"),
+        "resourceVersion",
+        Some(rv),
+    );
     let gone = goes_away(&object, &old, resource.is("", "namespaces"));
     if !gone && fieldmanager::same_but_for_times(&object, &old) {
-        return Ok(Some(Written { object: Arc::clone(live), created: false, deleted: false }));
+        return Ok(Some(Written {
+            object: Arc::clone(live),
+            created: false,
+        }));
     }
     if writing.options.dry_run {
         let object = Object::dry_run(writing.namespace, name, Some(live.rv), object);
-        return Ok(Some(Written { object: Arc::new(object), created: false, deleted: gone }));
+        return Ok(Some(Written {
+            object: Arc::new(object),
+            created: false,
+        }));
     }
     let mut write = Write {
         resource: Arc::clone(&resource.key),
@@ -173,7 +198,10 @@ async fn attempt(
         return match state.store.write(write).await {
             Ok(removed) => {
                 let object = Object::dry_run(writing.namespace, name, Some(removed.rv), left);
-                Ok(Some(Written { object: Arc::new(object), created: false, deleted: true }))
+                Ok(Some(Written {
+                    object: Arc::new(object),
+                    created: false,
+                }))
             }
             Err(storage::Error::Conflict) => Ok(None),
             Err(error) => Err(Writing::store_error(error)),
@@ -182,7 +210,10 @@ async fn attempt(
     let written = state.store.write(write).await;
     drop(reserved);
     match written {
-        Ok(object) => Ok(Some(Written { object, created: false, deleted: false })),
+        Ok(object) => Ok(Some(Written {
+            object,
+            created: false,
+        })),
         Err(storage::Error::Conflict) => Ok(None),
         Err(error) => Err(Writing::store_error(error)),
     }

@@ -98,7 +98,10 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
-        self.read().objects.get(key(namespace, name).as_str()).cloned()
+        self.read()
+            .objects
+            .get(key(namespace, name).as_str())
+            .cloned()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -110,7 +113,11 @@ impl Cache {
     pub(crate) fn snapshot(&self, namespace: &str, global: &AtomicU64) -> Snapshot {
         let state = self.read();
         let rv = global.load(Ordering::Acquire).max(self.last());
-        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        let prefix = if namespace.is_empty() {
+            String::new()
+        } else {
+            format!("{namespace}/")
+        };
         let objects = state
             .objects
             .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
@@ -123,7 +130,9 @@ impl Cache {
     /// The objects of a namespace as they were at `rv`, as far back as the ring reaches.
     pub(crate) fn snapshot_at(&self, namespace: &str, rv: u64) -> Result<Vec<Arc<Object>>, TooOld> {
         let state = self.read();
-        let too_old = TooOld { oldest: state.dropped };
+        let too_old = TooOld {
+            oldest: state.dropped,
+        };
         if rv < state.dropped {
             return Err(too_old);
         }
@@ -146,7 +155,9 @@ impl Cache {
     pub(crate) fn events_after(&self, position: u64) -> Result<Vec<Arc<Event>>, TooOld> {
         let state = self.read();
         if position < state.dropped {
-            return Err(TooOld { oldest: state.dropped });
+            return Err(TooOld {
+                oldest: state.dropped,
+            });
         }
         let from = state.ring.partition_point(|event| event.rv() <= position);
         Ok(state.ring.range(from..).cloned().collect())

@@ -17,8 +17,9 @@ pub(super) struct Loaded {
 
 pub(super) async fn load(db: &Db) -> Result<Loaded, db::Error> {
     let mut caches: HashMap<Box<str>, Arc<Cache>> = HashMap::new();
-    let compacted: i64 =
-        sqlx::query_scalar("SELECT rv FROM compaction").fetch_one(db.reader()).await?;
+    let compacted: i64 = sqlx::query_scalar("SELECT rv FROM compaction")
+        .fetch_one(db.reader())
+        .await?;
     let compacted = compacted as u64;
     let rows = sqlx::query(
         "SELECT e.rv, e.resource, e.namespace, e.name, e.type, e.object, c.rv IS NOT NULL AS live \
@@ -53,11 +54,19 @@ pub(super) async fn load(db: &Db) -> Result<Loaded, db::Error> {
                 (_, Some(before)) => Previous::Known(before),
                 (_, None) => Previous::Forgotten,
             };
-            cache.restore_event(Event { kind, object, previous });
+            cache.restore_event(Event {
+                kind,
+                object,
+                previous,
+            });
         }
     }
     for cache in caches.values() {
         cache.forget_up_to(compacted);
     }
-    Ok(Loaded { caches, rv, compacted })
+    Ok(Loaded {
+        caches,
+        rv,
+        compacted,
+    })
 }

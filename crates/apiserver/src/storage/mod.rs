@@ -24,8 +24,11 @@ pub(crate) use object::Object;
 pub(crate) use write::{Expect, Write};
 
 /// The history of the store's tables, to be handed to [`Db::open`].
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "events and current objects", sql: include_str!("schema.sql") }];
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "events and current objects",
+    sql: include_str!("schema.sql"),
+}];
 
 /// Why a write did not happen.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -69,8 +72,15 @@ impl Store {
         });
         let (queue, pending) = mpsc::channel(1024);
         let supervisor = Supervisor::new();
-        supervisor.spawn_graceful("object store writer", write::run(Arc::clone(&inner), pending));
-        Ok(Arc::new(Self { inner, queue, _supervisor: supervisor }))
+        supervisor.spawn_graceful(
+            "object store writer",
+            write::run(Arc::clone(&inner), pending),
+        );
+        Ok(Arc::new(Self {
+            inner,
+            queue,
+            _supervisor: supervisor,
+        }))
     }
 
     /// The newest resourceVersion whose changes can be read.
@@ -91,14 +101,19 @@ impl Store {
     /// Writes one object: its new state is returned once it is on disk.
     pub(crate) async fn write(&self, write: Write) -> Result<Arc<Object>, Error> {
         let mut written = self.write_all(vec![write]).await?;
-        Ok(written.pop().expect("invariant: one write gives one object"))
+        Ok(written
+            .pop()
+            .expect("invariant: one write gives one object"))
     }
 
     /// Writes several objects in one transaction, or none.
     pub(crate) async fn write_all(&self, writes: Vec<Write>) -> Result<Vec<Arc<Object>>, Error> {
         let (answer, answered) = oneshot::channel();
         let closed = || Error::Database("the object store is closed".to_owned());
-        self.queue.send(write::Pending { writes, answer }).await.map_err(|_| closed())?;
+        self.queue
+            .send(write::Pending { writes, answer })
+            .await
+            .map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
 
@@ -111,14 +126,25 @@ impl Store {
         name: &str,
     ) -> Option<Arc<Value>> {
         let cache = self.cache(&resource_key(group, resource));
-        cache.get(namespace, name).map(|object| Arc::clone(object.value()))
+        cache
+            .get(namespace, name)
+            .map(|object| Arc::clone(object.value()))
     }
 
     /// The objects of a namespace, or everywhere when it is empty, as trees.
-    pub(crate) fn list_values(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>> {
+    pub(crate) fn list_values(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+    ) -> Vec<Arc<Value>> {
         let cache = self.cache(&resource_key(group, resource));
         let snapshot = cache.snapshot(namespace, self.position());
-        snapshot.objects.iter().map(|object| Arc::clone(object.value())).collect()
+        snapshot
+            .objects
+            .iter()
+            .map(|object| Arc::clone(object.value()))
+            .collect()
     }
 
     /// Whether the database can be read.
@@ -129,9 +155,15 @@ impl Store {
 
     /// How many objects there are, per resource.
     pub(crate) fn counts(&self) -> Vec<(String, usize)> {
-        let caches = self.inner.caches.read().unwrap_or_else(PoisonError::into_inner);
-        let mut counts: Vec<_> =
-            caches.iter().map(|(name, cache)| (name.to_string(), cache.len())).collect();
+        let caches = self
+            .inner
+            .caches
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut counts: Vec<_> = caches
+            .iter()
+            .map(|(name, cache)| (name.to_string(), cache.len()))
+            .collect();
         counts.sort();
         counts
     }
@@ -139,8 +171,11 @@ impl Store {
 
 impl Inner {
     fn cache(&self, resource: &str) -> Arc<Cache> {
-        if let Some(cache) =
-            self.caches.read().unwrap_or_else(PoisonError::into_inner).get(resource)
+        if let Some(cache) = self
+            .caches
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(resource)
         {
             return Arc::clone(cache);
         }
@@ -156,7 +191,11 @@ impl Inner {
 
 /// How a resource is named in the store: `pods`, `deployments.apps`.
 pub(crate) fn resource_key(group: &str, resource: &str) -> String {
-    if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") }
+    if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,14 @@ impl Object {
         }
         let (bytes, rest) = encode(&value);
         let value = OnceLock::from(Arc::new(value));
-        Self { rv, namespace: namespace.into(), name: name.into(), bytes, rest, value }
+        Self {
+            rv,
+            namespace: namespace.into(),
+            name: name.into(),
+            bytes,
+            rest,
+            value,
+        }
     }
 
     /// A state that was never stored; `rv` is that of the object it would have replaced.
@@ -39,7 +46,14 @@ impl Object {
         }
         let (bytes, rest) = encode(&value);
         let value = OnceLock::from(Arc::new(value));
-        Self { rv: 0, namespace: namespace.into(), name: name.into(), bytes, rest, value }
+        Self {
+            rv: 0,
+            namespace: namespace.into(),
+            name: name.into(),
+            bytes,
+            rest,
+            value,
+        }
     }
 
     /// A state as it was read from the store.
@@ -91,7 +105,11 @@ impl Object {
 
 /// `namespace/name`, or just the name: the order of lists.
 pub(crate) fn key(namespace: &str, name: &str) -> String {
-    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+    if namespace.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{namespace}/{name}")
+    }
 }
 
 fn put_type_meta(out: &mut BytesMut, api_version: &str, kind: &str) {
@@ -140,7 +158,11 @@ fn type_meta_end(bytes: &[u8]) -> usize {
         .filter(|(_, byte)| **byte == b'"')
         .nth(7)
         .map_or(1, |(at, _)| at + 1);
-    if bytes.get(end) == Some(&b',') { end + 1 } else { end }
+    if bytes.get(end) == Some(&b',') {
+        end + 1
+    } else {
+        end
+    }
 }
 
 #[cfg(test)]
@@ -152,16 +174,21 @@ mod tests {
     fn a_state_can_be_written_with_other_type_meta_or_none() {
         let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
         let object = Object::new("ns", "a", 7, value);
-        let again =
-            Object::stored("ns".to_owned(), "a".to_owned(), 7, object.bytes().to_vec());
+        let again = Object::stored("ns".to_owned(), "a".to_owned(), 7, object.bytes().to_vec());
         for object in [&object, &again] {
             let mut bare = BytesMut::new();
             object.write(&mut bare, None);
-            assert_eq!(&bare[..], br#"{"metadata":{"name":"a","resourceVersion":"7"}}"#);
+            assert_eq!(
+                &bare[..],
+                br#"{"metadata":{"name":"a","resourceVersion":"7"}}"#
+            );
             let mut other = BytesMut::new();
             object.write(&mut other, Some(("x/v2", "Thing")));
             let parsed: Value = serde_json::from_slice(&other).unwrap();
-            assert_eq!((&parsed["apiVersion"], &parsed["kind"]), (&json!("x/v2"), &json!("Thing")));
+            assert_eq!(
+                (&parsed["apiVersion"], &parsed["kind"]),
+                (&json!("x/v2"), &json!("Thing"))
+            );
             assert_eq!(object.value()["metadata"]["resourceVersion"], "7");
         }
     }

@@ -74,8 +74,10 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Pending>) {
         for Pending { writes, answer } in batch.drain(..) {
             match prepare(&inner, &mut overlay, &mut rv, writes) {
                 Ok(prepared) => {
-                    let objects =
-                        prepared.iter().map(|c: &Change| Arc::clone(&c.event.object)).collect();
+                    let objects = prepared
+                        .iter()
+                        .map(|c: &Change| Arc::clone(&c.event.object))
+                        .collect();
                     waiting.push((answer, objects));
                     changes.extend(prepared);
                 }
@@ -124,7 +126,14 @@ fn prepare(
     let mut mine = Overlay::new();
     let mut number = *rv;
     let mut changes = Vec::with_capacity(writes.len());
-    for Write { resource, namespace, name, expect, object } in writes {
+    for Write {
+        resource,
+        namespace,
+        name,
+        expect,
+        object,
+    } in writes
+    {
         let at = (Arc::clone(&resource), key(&namespace, &name));
         let found = match mine.get(&at).or_else(|| overlay.get(&at)) {
             Some(found) => found.clone(),
@@ -149,7 +158,14 @@ fn prepare(
         let left = (kind != EventType::Deleted).then(|| Arc::clone(&object));
         mine.insert(at, left);
         let previous = found.map_or(Previous::None, Previous::Known);
-        changes.push(Change { resource, event: Event { kind, object, previous } });
+        changes.push(Change {
+            resource,
+            event: Event {
+                kind,
+                object,
+                previous,
+            },
+        });
     }
     *rv = number;
     overlay.extend(mine);
@@ -179,7 +195,11 @@ async fn commit(inner: &Inner, changes: &[Change]) -> Result<(), db::Error> {
 }
 
 async fn insert(connection: &mut db::SqliteConnection, row: Row) -> Result<(), db::Error> {
-    let Row { resource, object, kind } = row;
+    let Row {
+        resource,
+        object,
+        kind,
+    } = row;
     sqlx::query(
         "INSERT INTO event (rv, resource, namespace, name, type, object) \
          VALUES ($1, $2, $3, $4, $5, $6)",

@@ -46,11 +46,24 @@ pub(super) async fn bind(mut call: Call, place: Place) -> Result<Response<Body>>
             annotations[key] = value.into();
         }
         scheduled(&mut pod, &now);
-        Ok(Proposal { object: pod, fields_settled: false })
+        Ok(Proposal {
+            object: pod,
+            fields_settled: false,
+        })
     };
-    let updated = update(&mut writing, &place.path.name, Part::Raw, false, &mut propose);
+    let updated = update(
+        &mut writing,
+        &place.path.name,
+        Part::Raw,
+        false,
+        &mut propose,
+    );
     Box::pin(updated).await?;
-    Ok(respond::value(StatusCode::CREATED, form, &success(StatusCode::CREATED)))
+    Ok(respond::value(
+        StatusCode::CREATED,
+        form,
+        &success(StatusCode::CREATED),
+    ))
 }
 
 fn target(binding: &Value, name: &str) -> Result<String> {
@@ -62,11 +75,17 @@ fn target(binding: &Value, name: &str) -> Result<String> {
     }
     let node = tree::text(binding, "target.name");
     if node.is_empty() {
-        causes.push(Cause::new("FieldValueRequired", "target.name", "Required value"));
+        causes.push(Cause::new(
+            "FieldValueRequired",
+            "target.name",
+            "Required value",
+        ));
     }
     let own = tree::text(binding, "metadata.name");
     if !own.is_empty() && own != name {
-        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        return Err(Status::bad_request(
+            "name in URL does not match name in Binding object",
+        ));
     }
     if causes.is_empty() {
         Ok(node.to_owned())
@@ -94,33 +113,48 @@ pub(super) async fn evict(mut call: Call, place: Place) -> Result<Response<Body>
     let name = place.path.name.clone();
     let own = tree::text(&eviction, "metadata.name");
     if !own.is_empty() && own != name {
-        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        return Err(Status::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
     }
     let pod = place.resource.get(&call.state, &place.namespace, &name)?;
     let delete_options = eviction.get("deleteOptions").and_then(Value::as_object);
     let delete_options = DeleteOptions::parse(&Query::default(), delete_options)?;
     options.dry_run |= delete_options.dry_run;
-    let running = !matches!(tree::text(pod.value(), "status.phase"), "Succeeded" | "Failed" | "Pending");
+    let running = !matches!(
+        tree::text(pod.value(), "status.phase"),
+        "Succeeded" | "Failed" | "Pending"
+    );
     if running {
         let budgets =
-            call.state.store.list_values("policy", "poddisruptionbudgets", &place.namespace);
+            call.state
+                .store
+                .list_values("policy", "poddisruptionbudgets", &place.namespace);
         for budget in budgets {
             let selector = LabelSelector::from_object(tree::get(&budget, "spec.selector"));
             let selected = selector.is_ok_and(|s| s.matches_object(pod.value()));
             if selected && tree::int(&budget, "status.disruptionsAllowed").unwrap_or(0) <= 0 {
-                let message =
-                    "Cannot evict pod as it would violate the pod's disruption budget.";
+                let message = "Cannot evict pod as it would violate the pod's disruption budget.";
                 let cause = Cause::new(
                     "DisruptionBudget",
                     "",
-                    format!("The disruption budget {} does not allow it", tree::text(&budget, "metadata.name")),
+                    format!(
+                        "The disruption budget {} does not allow it",
+                        tree::text(&budget, "metadata.name")
+                    ),
                 );
-                return Err(Status::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
-                    .with_cause(cause));
+                return Err(
+                    Status::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+                        .with_cause(cause),
+                );
             }
         }
     }
     let mut writing = call.writing(&place.resource, &place, options);
     Box::pin(delete(&mut writing, &name, &delete_options)).await?;
-    Ok(respond::value(StatusCode::CREATED, form, &success(StatusCode::CREATED)))
+    Ok(respond::value(
+        StatusCode::CREATED,
+        form,
+        &success(StatusCode::CREATED),
+    ))
 }

@@ -16,11 +16,22 @@ use crate::endpoints::{Call, Place, respond};
 use crate::status::{Cause, Result, Status};
 
 /// What the log endpoint hands on to the kubelet.
-const LOG_OPTIONS: [&str; 7] =
-    ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes"];
+const LOG_OPTIONS: [&str; 7] = [
+    "follow",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "timestamps",
+    "tailLines",
+    "limitBytes",
+];
 /// Streams in the client's words and in the kubelet's.
-const STREAMS: [(&str, &str); 4] =
-    [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+const STREAMS: [(&str, &str); 4] = [
+    ("stdin", "input"),
+    ("stdout", "output"),
+    ("stderr", "error"),
+    ("tty", "tty"),
+];
 
 pub(super) async fn log(call: Call, place: Place) -> Result<Response<Body>> {
     let name = &place.path.name;
@@ -30,7 +41,12 @@ pub(super) async fn log(call: Call, place: Place) -> Result<Response<Body>> {
     let container = container(&pod, name, call.query.get("container"), true)?;
     let Some(mut destination) = kubelet(&call, &pod)? else {
         // It has not run anywhere, so there is nothing.
-        return Ok(respond::raw(StatusCode::OK, "text/plain", Bytes::new(), false));
+        return Ok(respond::raw(
+            StatusCode::OK,
+            "text/plain",
+            Bytes::new(),
+            false,
+        ));
     };
     let mut query = Vec::new();
     for option in LOG_OPTIONS {
@@ -38,8 +54,10 @@ pub(super) async fn log(call: Call, place: Place) -> Result<Response<Body>> {
             query.push((option, value));
         }
     }
-    destination.target =
-        target(&["containerLogs", &place.namespace, name, &container], &query);
+    destination.target = target(
+        &["containerLogs", &place.namespace, name, &container],
+        &query,
+    );
     send(call, destination).await
 }
 
@@ -62,15 +80,26 @@ fn log_options(call: &Call) -> Result<()> {
             "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
         ));
     }
-    if causes.is_empty() { Ok(()) } else { Err(Status::invalid("", "PodLogOptions", "", &causes)) }
+    if causes.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid("", "PodLogOptions", "", &causes))
+    }
 }
 
 pub(super) async fn exec(call: Call, place: Place) -> Result<Response<Body>> {
     let name = &place.path.name;
     let pod = running(&call, &place).await?;
     let container = container(&pod, name, call.query.get("container"), false)?;
-    let streams: Vec<&str> = STREAMS.iter().map(|(name, _)| *name).filter(|s| call.query.flag(s)).collect();
-    if !streams.iter().any(|s| matches!(*s, "stdin" | "stdout" | "stderr")) {
+    let streams: Vec<&str> = STREAMS
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|s| call.query.flag(s))
+        .collect();
+    if !streams
+        .iter()
+        .any(|s| matches!(*s, "stdin" | "stdout" | "stderr"))
+    {
         let message = "you must specify at least 1 of stdin, stdout, stderr";
         return Err(Status::bad_request(message));
     }
@@ -87,8 +116,10 @@ pub(super) async fn exec(call: Call, place: Place) -> Result<Response<Body>> {
         }
     }
     query.extend(commands.iter().map(|command| ("command", *command)));
-    destination.target =
-        target(&[&place.path.subresource, &place.namespace, name, &container], &query);
+    destination.target = target(
+        &[&place.path.subresource, &place.namespace, name, &container],
+        &query,
+    );
     send(call, destination).await
 }
 
@@ -104,7 +135,9 @@ pub(super) async fn port_forward(call: Call, place: Place) -> Result<Response<Bo
 
 /// The Pod, once admission has nothing against connecting to it.
 async fn running(call: &Call, place: &Place) -> Result<Arc<Value>> {
-    let pod = place.resource.get(&call.state, &place.namespace, &place.path.name)?;
+    let pod = place
+        .resource
+        .get(&call.state, &place.namespace, &place.path.name)?;
     let pod = Arc::clone(pod.value());
     let options = WriteOptions {
         dry_run: false,
@@ -114,8 +147,12 @@ async fn running(call: &Call, place: &Place) -> Result<Arc<Value>> {
         apply: false,
     };
     let mut writing = call.writing(&place.resource, place, options);
-    let admitted =
-        admission::admit(&mut writing, Operation::Connect, Value::Null, Some(Arc::clone(&pod)));
+    let admitted = admission::admit(
+        &mut writing,
+        Operation::Connect,
+        Value::Null,
+        Some(Arc::clone(&pod)),
+    );
     Box::pin(admitted).await?;
     if matches!(tree::text(&pod, "status.phase"), "Succeeded" | "Failed") {
         return Err(Status::bad_request(format!(
@@ -129,12 +166,19 @@ async fn running(call: &Call, place: &Place) -> Result<Arc<Value>> {
 /// The container that is meant.
 fn container(pod: &Value, name: &str, asked: Option<&str>, log: bool) -> Result<String> {
     let names = |list: &str| -> Vec<String> {
-        tree::list(pod, list).iter().map(|c| tree::text(c, "name").to_owned()).collect()
+        tree::list(pod, list)
+            .iter()
+            .map(|c| tree::text(c, "name").to_owned())
+            .collect()
     };
     let (main, init) = (names("spec.containers"), names("spec.initContainers"));
     let ephemeral = names("spec.ephemeralContainers");
     if let Some(asked) = asked {
-        let known = main.iter().chain(&init).chain(&ephemeral).any(|c| c == asked);
+        let known = main
+            .iter()
+            .chain(&init)
+            .chain(&ephemeral)
+            .any(|c| c == asked);
         if known {
             return Ok(asked.to_owned());
         }
@@ -158,10 +202,16 @@ fn container(pod: &Value, name: &str, asked: Option<&str>, log: bool) -> Result<
         main.join(" ")
     );
     if !init.is_empty() {
-        message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+        message.push_str(&format!(
+            " or one of the init containers: [{}]",
+            init.join(" ")
+        ));
     }
     if !ephemeral.is_empty() {
-        message.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
+        message.push_str(&format!(
+            " or one of the ephemeral containers: [{}]",
+            ephemeral.join(" ")
+        ));
     }
     Err(Status::bad_request(message))
 }
@@ -186,24 +236,44 @@ fn node_destination(call: &Call, name: &str) -> Result<Destination> {
         .store
         .get_value("", "nodes", "", name)
         .ok_or_else(|| Status::not_found("", "nodes", name))?;
-    let address = ["InternalIP", "Hostname", "InternalDNS", "ExternalIP", "ExternalDNS"]
-        .iter()
-        .find_map(|kind| {
-            tree::list(&node, "status.addresses").iter().find(|a| tree::text(a, "type") == *kind)
-        })
-        .map(|a| tree::text(a, "address").to_owned())
-        .ok_or_else(|| Status::internal(format!("no preferred addresses found; known addresses of node {name}: []")))?;
+    let address = [
+        "InternalIP",
+        "Hostname",
+        "InternalDNS",
+        "ExternalIP",
+        "ExternalDNS",
+    ]
+    .iter()
+    .find_map(|kind| {
+        tree::list(&node, "status.addresses")
+            .iter()
+            .find(|a| tree::text(a, "type") == *kind)
+    })
+    .map(|a| tree::text(a, "address").to_owned())
+    .ok_or_else(|| {
+        Status::internal(format!(
+            "no preferred addresses found; known addresses of node {name}: []"
+        ))
+    })?;
     let port = tree::int(&node, "status.daemonEndpoints.kubeletEndpoint.Port")
         .and_then(|port| u16::try_from(port).ok())
         .filter(|port| *port != 0)
         .unwrap_or(10250);
     let tls = call.state.options.kubelet_client.clone();
-    Ok(Destination { host: address, port, tls, target: String::new() })
+    Ok(Destination {
+        host: address,
+        port,
+        tls,
+        target: String::new(),
+    })
 }
 
 /// A path of these parts, and a query.
 fn target(parts: &[&str], query: &[(&str, &str)]) -> String {
-    let mut target: String = parts.iter().map(|part| format!("/{}", encode(part))).collect();
+    let mut target: String = parts
+        .iter()
+        .map(|part| format!("/{}", encode(part)))
+        .collect();
     if let Ok(query) = serde_urlencoded::to_string(query)
         && !query.is_empty()
     {
@@ -242,7 +312,9 @@ pub(super) async fn proxy(call: Call, place: Place) -> Result<Response<Body>> {
         _ => service_destination(&call, &place, &name, &port)?,
     };
     if scheme == "https" && destination.tls.is_none() {
-        destination.tls.clone_from(&call.state.options.kubelet_client);
+        destination
+            .tls
+            .clone_from(&call.state.options.kubelet_client);
     }
     destination.target = target;
     send(call, destination).await
@@ -254,10 +326,16 @@ fn split(text: &str) -> Result<(String, String, String)> {
         [name] => ("", *name, ""),
         [name, port] => ("", *name, *port),
         [scheme, name, port] => (*scheme, *name, *port),
-        _ => return Err(Status::bad_request(format!("invalid proxy target \"{text}\""))),
+        _ => {
+            return Err(Status::bad_request(format!(
+                "invalid proxy target \"{text}\""
+            )));
+        }
     };
     if !matches!(scheme, "" | "http" | "https") {
-        return Err(Status::bad_request(format!("invalid scheme \"{scheme}\": http or https is allowed")));
+        return Err(Status::bad_request(format!(
+            "invalid scheme \"{scheme}\": http or https is allowed"
+        )));
     }
     Ok((scheme.to_owned(), name.to_owned(), port.to_owned()))
 }
@@ -267,7 +345,9 @@ fn pod_destination(call: &Call, place: &Place, name: &str, port: &str) -> Result
     let pod = pod.value();
     let host = tree::text(pod, "status.podIP").to_owned();
     if host.is_empty() {
-        return Err(Status::bad_request("address not allowed: the Pod has no address yet"));
+        return Err(Status::bad_request(
+            "address not allowed: the Pod has no address yet",
+        ));
     }
     let named = || {
         tree::list(pod, "spec.containers")
@@ -278,7 +358,12 @@ fn pod_destination(call: &Call, place: &Place, name: &str, port: &str) -> Result
     };
     let number = port.parse::<i64>().ok().or_else(named);
     let port = number.and_then(|p| u16::try_from(p).ok()).unwrap_or(80);
-    Ok(Destination { host, port, tls: None, target: String::new() })
+    Ok(Destination {
+        host,
+        port,
+        tls: None,
+        target: String::new(),
+    })
 }
 
 /// A ready endpoint of the Service.
@@ -293,10 +378,15 @@ fn service_destination(call: &Call, place: &Place, name: &str, port: &str) -> Re
                 || tree::int(p, "port").is_some_and(|n| n.to_string() == port)
         })
         .ok_or_else(|| {
-            Status::unavailable(format!("no service port \"{port}\" found for service \"{name}\""))
+            Status::unavailable(format!(
+                "no service port \"{port}\" found for service \"{name}\""
+            ))
         })?;
     let port_name = tree::text(wanted, "name");
-    let endpoints = call.state.store.get_value("", "endpoints", &place.namespace, name);
+    let endpoints = call
+        .state
+        .store
+        .get_value("", "endpoints", &place.namespace, name);
     let none = || Status::unavailable(format!("no endpoints available for service \"{name}\""));
     let endpoints = endpoints.ok_or_else(none)?;
     let mut ready = Vec::new();
@@ -316,5 +406,10 @@ fn service_destination(call: &Call, place: &Place, name: &str, port: &str) -> Re
     }
     let chosen = call.state.rng().below(ready.len() as u64) as usize;
     let (host, port) = ready.swap_remove(chosen);
-    Ok(Destination { host, port, tls: None, target: String::new() })
+    Ok(Destination {
+        host,
+        port,
+        tls: None,
+        target: String::new(),
+    })
 }

@@ -51,27 +51,38 @@ pub(super) async fn forward(
     destination: Destination,
 ) -> Result<Response<Body>> {
     let failed = |error: &dyn std::fmt::Display| {
-        Status::internal(format!("error dialing backend: {}: {error}", destination.url()))
+        Status::internal(format!(
+            "error dialing backend: {}: {error}",
+            destination.url()
+        ))
     };
     let stream = tokio::select! {
         stream = Box::pin(dial(&destination)) => stream.map_err(|e| failed(&e))?,
         () = state.clock().sleep(CONNECT) => return Err(failed(&"timed out")),
     };
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
-    state.supervisor.spawn("proxied connection", OnError::Log, async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!("proxied connection: {error}");
-        }
-        Ok::<(), std::convert::Infallible>(())
-    });
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failed(&e))?;
+    state
+        .supervisor
+        .spawn("proxied connection", OnError::Log, async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!("proxied connection: {error}");
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
     let upgrading = request.headers().contains_key(UPGRADE);
     let inbound = upgrading.then(|| hyper::upgrade::on(&mut request));
     let outbound = outgoing(request, &destination)?;
-    let mut answer = sender.send_request(outbound).await.map_err(|e| failed(&e))?;
+    let mut answer = sender
+        .send_request(outbound)
+        .await
+        .map_err(|e| failed(&e))?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(inbound) = inbound else {
-            return Err(failed(&"the backend switched protocols without being asked"));
+            return Err(failed(
+                &"the backend switched protocols without being asked",
+            ));
         };
         let outbound = hyper::upgrade::on(&mut answer);
         background(&state.supervisor, "tunnel", async move {
@@ -101,9 +112,13 @@ pub(super) async fn forward(
 async fn dial(destination: &Destination) -> std::io::Result<Box<dyn Stream>> {
     let stream = TcpStream::connect((destination.host.as_str(), destination.port)).await?;
     stream.set_nodelay(true)?;
-    let Some(tls) = &destination.tls else { return Ok(Box::new(stream)) };
+    let Some(tls) = &destination.tls else {
+        return Ok(Box::new(stream));
+    };
     let name = ServerName::try_from(destination.host.clone()).map_err(std::io::Error::other)?;
-    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
+    let stream = TlsConnector::from(Arc::clone(tls))
+        .connect(name, stream)
+        .await?;
     Ok(Box::new(stream))
 }
 
@@ -116,7 +131,15 @@ fn outgoing(request: Request<Body>, destination: &Destination) -> Result<Request
     parts.version = http::Version::HTTP_11;
     parts.extensions = http::Extensions::new();
     let upgrade = parts.headers.get(UPGRADE).cloned();
-    let hop = ["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+    let hop = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
     let remove: Vec<HeaderName> = parts
         .headers
         .keys()
@@ -131,7 +154,9 @@ fn outgoing(request: Request<Body>, destination: &Destination) -> Result<Request
     }
     if let Some(upgrade) = upgrade {
         parts.headers.insert(UPGRADE, upgrade);
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     let host = format!("{}:{}", destination.host, destination.port);
     if let Ok(host) = HeaderValue::from_str(&host) {

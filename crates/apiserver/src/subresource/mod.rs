@@ -26,7 +26,11 @@ pub(crate) async fn serve(call: Call, place: Place) -> Result<Response<Body>> {
         return Err(Status::method_not_allowed());
     }
     let method = call.parts.method.clone();
-    match (place.resource.group(), place.resource.plural(), place.path.subresource.as_str()) {
+    match (
+        place.resource.group(),
+        place.resource.plural(),
+        place.path.subresource.as_str(),
+    ) {
         (_, _, "scale") => Box::pin(scale::serve(call, place)).await,
         ("", "pods", "binding") => Box::pin(binding::bind(call, place)).await,
         ("", "pods", "eviction") => Box::pin(binding::evict(call, place)).await,
@@ -39,7 +43,9 @@ pub(crate) async fn serve(call: Call, place: Place) -> Result<Response<Body>> {
         _ if method == Method::GET => {
             let form = call.form(true)?;
             query::parse_version(call.query.get("resourceVersion").unwrap_or_default())?;
-            let object = place.resource.get(&call.state, &place.namespace, &place.path.name)?;
+            let object = place
+                .resource
+                .get(&call.state, &place.namespace, &place.path.name)?;
             respond::object(&call.state, &place.resource, &object, form, &call.query)
         }
         _ if method == Method::PUT => Box::pin(write::update(call, place)).await,

@@ -34,9 +34,24 @@ pub(super) async fn finalize(mut call: Call, place: Place) -> Result<Response<Bo
         }
         let finalizers = asked["spec"].get("finalizers").cloned();
         tree::put(tree::child(&mut object, "spec"), "finalizers", finalizers);
-        Ok(Proposal { object, fields_settled: false })
+        Ok(Proposal {
+            object,
+            fields_settled: false,
+        })
     };
-    let updated = update(&mut writing, &place.path.name, Part::Raw, false, &mut propose);
+    let updated = update(
+        &mut writing,
+        &place.path.name,
+        Part::Raw,
+        false,
+        &mut propose,
+    );
     let written = Box::pin(updated).await?;
-    respond::object(&call.state, &place.resource, &written.object, form, &call.query)
+    respond::object(
+        &call.state,
+        &place.resource,
+        &written.object,
+        form,
+        &call.query,
+    )
 }

@@ -88,10 +88,14 @@ pub(crate) fn user_info(user: &UserInfo) -> Value {
 fn token_review(state: &Arc<State>, review: &mut Value) -> Result<()> {
     let token = tree::text(review, "spec.token").to_owned();
     if token.is_empty() {
-        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+        return Err(Status::bad_request(
+            "token is required for TokenReview in authentication",
+        ));
     }
-    let mut audiences: Vec<String> =
-        tree::words(review, "spec.audiences").into_iter().map(ToOwned::to_owned).collect();
+    let mut audiences: Vec<String> = tree::words(review, "spec.audiences")
+        .into_iter()
+        .map(ToOwned::to_owned)
+        .collect();
     if audiences.is_empty() {
         audiences = state.authenticator.own_audience();
     }
@@ -106,7 +110,12 @@ fn token_review(state: &Arc<State>, review: &mut Value) -> Result<()> {
 }
 
 fn subject(review: &Value, place: &Place) -> Result<UserInfo> {
-    let words = |path| tree::words(review, path).into_iter().map(ToOwned::to_owned).collect();
+    let words = |path| {
+        tree::words(review, path)
+            .into_iter()
+            .map(ToOwned::to_owned)
+            .collect()
+    };
     let user = UserInfo {
         name: tree::text(review, "spec.user").to_owned(),
         uid: tree::text(review, "spec.uid").to_owned(),
@@ -140,10 +149,16 @@ fn access_review(
     };
     let allowed = match (resource, path) {
         (Some(_), Some(_)) => {
-            return invalid("spec.nonResourceAttributes", "Invalid value: cannot be specified in combination with resourceAttributes");
+            return invalid(
+                "spec.nonResourceAttributes",
+                "Invalid value: cannot be specified in combination with resourceAttributes",
+            );
         }
         (None, None) => {
-            return invalid("spec.resourceAttributes", "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified");
+            return invalid(
+                "spec.resourceAttributes",
+                "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            );
         }
         (Some(r), None) => {
             let text = |key| tree::text(r, key);
@@ -157,7 +172,10 @@ fn access_review(
                 path: None,
             };
             if place.resource.kind.namespaced && wanted.namespace != place.namespace {
-                return invalid("spec.resourceAttributes.namespace", "Invalid value: must match metadata.namespace");
+                return invalid(
+                    "spec.resourceAttributes.namespace",
+                    "Invalid value: must match metadata.namespace",
+                );
             }
             state.authorizer.allows(user, &wanted)
         }

@@ -22,14 +22,25 @@ pub(super) async fn serve(mut call: Call, place: Place) -> Result<Response<Body>
     let name = place.path.name.clone();
     if call.parts.method == Method::GET {
         let object = place.resource.get(&call.state, &place.namespace, &name)?;
-        return Ok(respond::value(StatusCode::OK, form, &of(&place.resource, object.value())));
+        return Ok(respond::value(
+            StatusCode::OK,
+            form,
+            &of(&place.resource, object.value()),
+        ));
     }
     let patching = call.parts.method == Method::PATCH;
-    let kind = if patching { "PatchOptions" } else { "UpdateOptions" };
+    let kind = if patching {
+        "PatchOptions"
+    } else {
+        "UpdateOptions"
+    };
     let options = WriteOptions::parse(&call.query, kind)?;
     let bytes = call.bytes().await?;
     let (bytes, content) = if patching {
-        (std::borrow::Cow::Borrowed(&bytes[..]), schema::ContentType::Yaml)
+        (
+            std::borrow::Cow::Borrowed(&bytes[..]),
+            schema::ContentType::Yaml,
+        )
     } else {
         body::text(&call.parts.headers, &bytes, "Scale")?
     };
@@ -52,22 +63,36 @@ pub(super) async fn serve(mut call: Call, place: Place) -> Result<Response<Body>
                 let operations: json_patch::Patch = serde_json::from_value(change.clone())
                     .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
                 json_patch::patch(&mut scale, &operations).map_err(|error| {
-                    Status::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", error.to_string())
+                    Status::new(
+                        StatusCode::UNPROCESSABLE_ENTITY,
+                        "Invalid",
+                        error.to_string(),
+                    )
                 })?;
             }
             // A Scale has no lists, so a strategic merge and an apply are a merge.
             Some(_) => json_patch::merge(&mut scale, &change),
         }
         let object = apply(&stored_as, live, &scale, &name)?;
-        Ok(Proposal { object, fields_settled: false })
+        Ok(Proposal {
+            object,
+            fields_settled: false,
+        })
     };
     let updated = update(&mut writing, &name, Part::Main, false, &mut propose);
     let written = Box::pin(updated).await?;
-    Ok(respond::value(StatusCode::OK, form, &of(&place.resource, written.object.value())))
+    Ok(respond::value(
+        StatusCode::OK,
+        form,
+        &of(&place.resource, written.object.value()),
+    ))
 }
 
 fn paths(resource: &Resource) -> ScalePaths {
-    let custom = resource.custom.as_ref().and_then(|custom| custom.scale.clone());
+    let custom = resource
+        .custom
+        .as_ref()
+        .and_then(|custom| custom.scale.clone());
     custom.unwrap_or_else(|| ScalePaths {
         spec_replicas: ".spec.replicas".to_owned(),
         status_replicas: ".status.replicas".to_owned(),
@@ -80,7 +105,13 @@ fn of(resource: &Resource, object: &Value) -> Value {
     let paths = paths(resource);
     let number = |path: &str| tree::int(object, path.trim_start_matches('.')).unwrap_or(0);
     let mut metadata = json!({});
-    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for key in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         tree::put(&mut metadata, key, object["metadata"].get(key).cloned());
     }
     let mut spec = json!({});
@@ -106,10 +137,13 @@ fn of(resource: &Resource, object: &Value) -> Value {
 /// The selector as text; ReplicationControllers have a plain map.
 fn selector_text(object: &Value) -> String {
     let selector = tree::get(object, "spec.selector");
-    let plain = selector.filter(|s| s.get("matchLabels").is_none() && s.get("matchExpressions").is_none());
+    let plain =
+        selector.filter(|s| s.get("matchLabels").is_none() && s.get("matchExpressions").is_none());
     match plain.and_then(Value::as_object) {
         Some(labels) if !labels.is_empty() => LabelSelector::from_labels(Some(labels)).to_string(),
-        _ => LabelSelector::from_object(selector).map(|s| s.to_string()).unwrap_or_default(),
+        _ => LabelSelector::from_object(selector)
+            .map(|s| s.to_string())
+            .unwrap_or_default(),
     }
 }
 

@@ -41,13 +41,19 @@ pub(crate) fn issue(
         Err(Status::invalid(GROUP, "TokenRequest", "", &[cause]))
     };
     if seconds < SHORTEST {
-        return wrong(format!("Invalid value: {seconds}: may not specify a duration less than 10 minutes"));
+        return wrong(format!(
+            "Invalid value: {seconds}: may not specify a duration less than 10 minutes"
+        ));
     }
     if seconds > LONGEST {
-        return wrong(format!("Invalid value: {seconds}: may not specify a duration larger than 2^32 seconds"));
+        return wrong(format!(
+            "Invalid value: {seconds}: may not specify a duration larger than 2^32 seconds"
+        ));
     }
-    let mut audiences: Vec<String> =
-        tree::words(&request, "spec.audiences").into_iter().map(ToOwned::to_owned).collect();
+    let mut audiences: Vec<String> = tree::words(&request, "spec.audiences")
+        .into_iter()
+        .map(ToOwned::to_owned)
+        .collect();
     if audiences.is_empty() {
         audiences.push(state.options.issuer.clone());
     }
@@ -58,9 +64,15 @@ pub(crate) fn issue(
             "Pod" => (0, "pods"),
             "Node" => (1, "nodes"),
             "Secret" => {
-                return Err(Status::bad_request("tokens bound to Secrets are not supported: bind to a Pod"));
+                return Err(Status::bad_request(
+                    "tokens bound to Secrets are not supported: bind to a Pod",
+                ));
             }
-            _ => return Err(Status::bad_request(format!("cannot bind token to object of type {kind}"))),
+            _ => {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token to object of type {kind}"
+                )));
+            }
         };
         let namespace = if slot == 0 { namespace } else { "" };
         let object = state
@@ -86,7 +98,9 @@ pub(crate) fn issue(
             let node = tree::text(&object, "spec.nodeName");
             if !node.is_empty() {
                 let uid = state.store.get_value("", "nodes", "", node);
-                let uid = uid.map(|n| tree::text(&n, "metadata.uid").to_owned()).unwrap_or_default();
+                let uid = uid
+                    .map(|n| tree::text(&n, "metadata.uid").to_owned())
+                    .unwrap_or_default();
                 bound[1] = Some((node.to_owned(), uid));
             }
         }
@@ -110,7 +124,9 @@ pub(crate) fn issue(
     let spec = tree::child(&mut request, "spec");
     spec["audiences"] = audiences.into();
     spec["expirationSeconds"] = seconds.into();
-    tree::object(spec).entry("boundObjectRef").or_insert(Value::Null);
+    tree::object(spec)
+        .entry("boundObjectRef")
+        .or_insert(Value::Null);
     Ok(json!({
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",

@@ -32,9 +32,15 @@ pub(crate) enum Notice {
     /// The last state; the number is the deletion's resourceVersion.
     Deleted(Arc<Object>),
     /// Everything up to here has been sent.
-    Bookmark { rv: u64, initial_events_end: bool },
+    Bookmark {
+        rv: u64,
+        initial_events_end: bool,
+    },
     /// The watch cannot go on.
-    TooOld { position: u64, oldest: u64 },
+    TooOld {
+        position: u64,
+        oldest: u64,
+    },
 }
 
 /// How a watch begins.
@@ -78,7 +84,10 @@ impl Watcher {
     ) -> Self {
         let mut pending: Vec<Notice> = begin.initial.into_iter().map(Notice::Added).collect();
         if begin.mark_initial_end {
-            pending.push(Notice::Bookmark { rv: begin.position, initial_events_end: true });
+            pending.push(Notice::Bookmark {
+                rv: begin.position,
+                initial_events_end: true,
+            });
         }
         Self {
             changed: cache.subscribe(),
@@ -120,8 +129,10 @@ impl Watcher {
                 Ok(events) => {
                     if let Some(last) = events.last() {
                         self.position = last.rv();
-                        let notices: Vec<Notice> =
-                            events.iter().filter_map(|event| self.notice(event)).collect();
+                        let notices: Vec<Notice> = events
+                            .iter()
+                            .filter_map(|event| self.notice(event))
+                            .collect();
                         if !notices.is_empty() {
                             return Some(notices);
                         }
@@ -131,7 +142,10 @@ impl Watcher {
                 }
                 Err(TooOld { oldest }) => {
                     self.over = true;
-                    return Some(vec![Notice::TooOld { position: self.position, oldest }]);
+                    return Some(vec![Notice::TooOld {
+                        position: self.position,
+                        oldest,
+                    }]);
                 }
             }
             tokio::select! {
@@ -153,7 +167,10 @@ impl Watcher {
     }
 
     fn bookmark(&self) -> Notice {
-        Notice::Bookmark { rv: self.position, initial_events_end: false }
+        Notice::Bookmark {
+            rv: self.position,
+            initial_events_end: false,
+        }
     }
 
     fn notice(&self, event: &Event) -> Option<Notice> {

@@ -1,0 +1,12 @@
+//! The server as its clients see it: over its tower service, through `kube::Client`, over TLS, and
+//! with kubectl where that is installed.
+
+mod admission;
+mod client;
+mod connect;
+mod customresource;
+mod objects;
+mod recovery;
+mod support;
+mod tls;
+mod watch;
