@@ -331,18 +331,14 @@ impl Kind {
 
     /// The errors of a change, after [`Kind::prepare_update`].
     pub fn validate_update(&self, ctx: &Ctx, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = meta::validate_common(new, self.namespaced);
-        errors.extend(meta::validate_update(new, old));
-        errors.extend(meta::validate_update(new, old));
+        let mut errors = self.validate_changed_metadata(new, old);
         errors.extend((self.strategy.validate_update)(ctx, new, old));
         errors
     }
 
     /// The errors of a status change, after [`Kind::prepare_status_update`].
     pub fn validate_status_update(&self, ctx: &Ctx, new: &Value, old: &Value) -> ErrorList {
-        let mut errors = meta::validate_common(new, self.namespaced);
-        errors.extend(meta::validate_update(new, old));
-        errors.extend(meta::validate_update(new, old));
+        let mut errors = self.validate_changed_metadata(new, old);
         errors.extend((self.strategy.validate_status)(ctx, new, old));
         errors
     }
@@ -379,6 +375,15 @@ impl Kind {
             self.strategy.name,
             &Path::new("metadata"),
         )
+    }
+
+    /// The generic layer and the strategy both check a change of metadata, so that each of its errors
+    /// is a cause twice (and told once).
+    fn validate_changed_metadata(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut errors = meta::validate_common(new, self.namespaced);
+        errors.extend(meta::validate_update(new, old));
+        errors.extend(meta::validate_update(new, old));
+        errors
     }
 
     fn carry_metadata(&self, new: &mut Value, old: &Value) {

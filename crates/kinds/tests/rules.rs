@@ -138,11 +138,11 @@ fn a_pod_changes_in_few_places() {
     assert_eq!(new["status"]["phase"], "Pending");
     assert_eq!(new["metadata"]["generation"], 2);
     let (message, _) = changed(PODS, &pod(json!({})), |pod| {
-        pod["spec"]["nodeName"] = json!("n")
+        pod["spec"]["nodeName"] = json!("n");
     });
     assert!(message.starts_with("spec: Forbidden: pod updates may not change fields other than"));
     let (message, _) = changed(PODS, &pod(json!({})), |pod| {
-        pod["metadata"]["uid"] = json!("v")
+        pod["metadata"]["uid"] = json!("v");
     });
     assert_eq!(
         message,
@@ -187,7 +187,7 @@ fn a_deployments_selector_stays() {
         "template": {"metadata": {"labels": {"a": "b", "c": "d"}}, "spec": pod(json!({}))["spec"]},
     }});
     let (message, new) = changed(DEPLOYMENTS, &body, |object| {
-        object["spec"]["replicas"] = json!(3)
+        object["spec"]["replicas"] = json!(3);
     });
     assert_eq!(
         (message.as_str(), &new["metadata"]["generation"]),
@@ -249,7 +249,7 @@ fn an_immutable_config_map_stays() {
         "data: Forbidden: field is immutable when `immutable` is set"
     );
     let (message, _) = changed(maps, &body, |map| {
-        map["metadata"]["labels"] = json!({"l": "x"})
+        map["metadata"]["labels"] = json!({"l": "x"});
     });
     assert_eq!(message, "");
 }

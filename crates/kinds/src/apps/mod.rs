@@ -111,14 +111,3 @@ fn daemon_set_update(_: &Ctx, new: &mut Value, old: &Value) {
     let changed = !tree::same(new, old, "spec.template");
     set_template_generation(new, before + i64::from(changed));
 }
-
-/// The Pod template of a workload object, if it has one.
-pub fn template(object: &Value) -> Option<&Value> {
-    tree::get(object, "spec.template")
-        .or_else(|| tree::get(object, "spec.jobTemplate.spec.template"))
-}
-
-/// Fills a Pod template's defaults, for controllers that compare templates.
-pub fn default_template(template: &mut Value) {
-    core::pod::defaults::template(template);
-}

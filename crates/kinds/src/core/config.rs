@@ -210,11 +210,6 @@ fn docker_config(
     Error::invalid(&at, "<secret contents redacted>", detail).into()
 }
 
-/// Whether an account brings no token unless a Pod asks for it.
-pub fn automount(account: &Value) -> Option<bool> {
-    tree::get(account, "automountServiceAccountToken").and_then(Value::as_bool)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

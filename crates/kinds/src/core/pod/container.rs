@@ -121,7 +121,7 @@ fn common(container: &Value, volumes: &BTreeSet<&str>, path: &Path) -> ErrorList
         tree::list(container, "envFrom"),
         &path.child("envFrom"),
     ));
-    errors.extend(mounts(container, volumes, &path.child("volumeMounts")));
+    errors.extend(mounts(container, volumes, path));
     let pull = ["Always", "IfNotPresent", "Never"];
     errors.extend(one_of(container, "imagePullPolicy", path, &pull));
     errors.extend(resources::requirements(
@@ -325,7 +325,7 @@ fn mounts(container: &Value, volumes: &BTreeSet<&str>, path: &Path) -> ErrorList
     let mut errors = ErrorList::new();
     let mut points = BTreeSet::new();
     for (i, mount) in tree::list(container, "volumeMounts").iter().enumerate() {
-        let path = path.index(i);
+        let path = path.child("volumeMounts").index(i);
         let name = tree::text(mount, "name");
         if name.is_empty() {
             errors.push(Error::required(&path.child("name"), ""));
@@ -371,10 +371,7 @@ fn mounts(container: &Value, volumes: &BTreeSet<&str>, path: &Path) -> ErrorList
     for (i, device) in tree::list(container, "volumeDevices").iter().enumerate() {
         let name = tree::text(device, "name");
         if !volumes.contains(name) {
-            let at = Path::new(path.as_str().trim_end_matches("volumeMounts"));
-            let at = Path::new(&format!("{at}volumeDevices"))
-                .index(i)
-                .child("name");
+            let at = path.child("volumeDevices").index(i).child("name");
             errors.push(Error::not_found(&at, name));
         }
     }
