@@ -181,7 +181,7 @@ impl Server {
 
     /// A token for a service account, by way of its TokenRequest subresource. `bound_pod` is a
     /// Pod's name and uid. The error is the server's Status.
-    pub async fn issue_token(
+    pub fn issue_token(
         &self,
         namespace: &str,
         service_account: &str,

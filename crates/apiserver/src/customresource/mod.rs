@@ -1,5 +1,7 @@
 //! CustomResourceDefinitions: accepted in the write that makes them, served from the next request.
 
+mod structural;
+
 use kinds::table::custom::CustomTable;
 use kinds::{CustomNames, Kind, tree};
 use schema::{Gvk, Schemas};
@@ -44,14 +46,11 @@ fn check(state: &State, definition: &Value, causes: &mut Vec<Cause>) {
         let Some(schema) = tree::get(version, "schema.openAPIV3Schema") else {
             continue;
         };
+        causes.extend(structural::check(schema, &field));
         let gvk = Gvk::new(TRIAL, trial.as_str(), "Trial");
         if let Err(errors) = state.schemas.install(gvk.clone(), schema) {
             causes.extend(errors.into_iter().map(|error| {
-                let below = if error.field.is_empty() {
-                    field.clone()
-                } else {
-                    format!("{field}.{}", error.field)
-                };
+                let below = format!("spec.versions[{i}].schema.{}", error.field);
                 Cause::new(error.reason, &below, error.message)
             }));
         }

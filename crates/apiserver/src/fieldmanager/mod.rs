@@ -127,7 +127,7 @@ pub(crate) fn created(writing: &Writing<'_>, object: &mut Value) -> Result<()> {
     }
     let schema = schema_of(writing.state, writing.resource)?;
     with_writer(writing, |writer| {
-        managed::update(&schema, None, object, writer)
+        managed::update(&schema, None, object, writer);
     });
     Ok(())
 }
@@ -136,7 +136,7 @@ pub(crate) fn created(writing: &Writing<'_>, object: &mut Value) -> Result<()> {
 pub(crate) fn updated(writing: &Writing<'_>, live: &Value, object: &mut Value) -> Result<()> {
     let schema = schema_of(writing.state, writing.resource)?;
     with_writer(writing, |writer| {
-        managed::update(&schema, Some(live), object, writer)
+        managed::update(&schema, Some(live), object, writer);
     });
     Ok(())
 }

@@ -128,17 +128,14 @@ fn parse_table(text: &'static str) -> Table {
 /// Reads a body: the envelope and the object in it.
 pub(crate) fn decode(body: &[u8]) -> Result<Value, Error> {
     let envelope = body.strip_prefix(MAGIC).ok_or(Error::NoMagic)?;
-    let (mut api_version, mut kind, mut raw, mut media) =
-        (String::new(), String::new(), &[][..], "");
+    let (mut api_version, mut kind, mut raw, mut media) = ("", "", &[][..], "");
     for field in Wire(envelope) {
         match field? {
             (1, Payload::Bytes(bytes)) => {
                 for field in Wire(bytes) {
                     match field? {
-                        (1, Payload::Bytes(text)) => {
-                            api_version = utf8(text, "apiVersion")?.to_owned()
-                        }
-                        (2, Payload::Bytes(text)) => kind = utf8(text, "kind")?.to_owned(),
+                        (1, Payload::Bytes(text)) => api_version = utf8(text, "apiVersion")?,
+                        (2, Payload::Bytes(text)) => kind = utf8(text, "kind")?,
                         _ => {}
                     }
                 }
@@ -151,9 +148,9 @@ pub(crate) fn decode(body: &[u8]) -> Result<Value, Error> {
     if media == "application/json" {
         return serde_json::from_slice(raw).map_err(|_| Error::NotJson("raw".to_owned()));
     }
-    let message = message_of(&api_version, &kind).ok_or_else(|| Error::UnknownKind {
-        api_version: api_version.clone(),
-        kind: kind.clone(),
+    let message = message_of(api_version, kind).ok_or_else(|| Error::UnknownKind {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
     })?;
     let mut object = Map::new();
     object.insert("apiVersion".to_owned(), api_version.into());
@@ -280,10 +277,10 @@ fn read_message(
                 let Payload::Bytes(bytes) = payload else {
                     continue;
                 };
-                let (mut key, mut value) = (String::new(), None);
+                let (mut key, mut value) = ("", None);
                 for entry in Wire(bytes) {
                     match entry? {
-                        (1, Payload::Bytes(text)) => key = utf8(text, name)?.to_owned(),
+                        (1, Payload::Bytes(text)) => key = utf8(text, name)?,
                         (2, payload) => value = Some(read_value(field, payload, depth)?),
                         _ => {}
                     }
@@ -294,7 +291,7 @@ fn read_message(
                 };
                 let map = out.entry(name).or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(map) = map {
-                    map.insert(key, value);
+                    map.insert(key.to_owned(), value);
                 }
             }
         }

@@ -72,10 +72,10 @@ pub(crate) async fn update(
             tree::remove(metadata, "resourceVersion");
             return Box::pin(create::create(writing, proposal.object)).await;
         };
-        match Box::pin(attempt(writing, &live, name, part, propose)).await? {
-            Some(written) => return Ok(written),
-            // Somebody was faster: with what they wrote.
-            None => {}
+        // None says that somebody was faster: then with what they wrote.
+        let attempt = attempt(writing, &live, name, part, propose);
+        if let Some(written) = Box::pin(attempt).await? {
+            return Ok(written);
         }
     }
     Err(Status::modified(resource.group(), resource.plural(), name))

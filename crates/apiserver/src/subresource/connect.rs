@@ -1,6 +1,7 @@
 //! Connections into Pods: logs, exec, attach, port-forward through the node's kubelet, and the
 //! HTTP proxies of Pods, Services and nodes.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -38,7 +39,7 @@ pub(super) async fn log(call: Call, place: Place) -> Result<Response<Body>> {
     let pod = place.resource.get(&call.state, &place.namespace, name)?;
     let pod = Arc::clone(pod.value());
     log_options(&call)?;
-    let container = container(&pod, name, call.query.get("container"), true)?;
+    let container = container(&pod, name, call.query.get("container"))?;
     let Some(mut destination) = kubelet(&call, &pod)? else {
         // It has not run anywhere, so there is nothing.
         return Ok(respond::raw(
@@ -90,7 +91,7 @@ fn log_options(call: &Call) -> Result<()> {
 pub(super) async fn exec(call: Call, place: Place) -> Result<Response<Body>> {
     let name = &place.path.name;
     let pod = running(&call, &place).await?;
-    let container = container(&pod, name, call.query.get("container"), false)?;
+    let container = container(&pod, name, call.query.get("container"))?;
     let streams: Vec<&str> = STREAMS
         .iter()
         .map(|(name, _)| *name)
@@ -164,7 +165,7 @@ async fn running(call: &Call, place: &Place) -> Result<Arc<Value>> {
 }
 
 /// The container that is meant.
-fn container(pod: &Value, name: &str, asked: Option<&str>, log: bool) -> Result<String> {
+fn container(pod: &Value, name: &str, asked: Option<&str>) -> Result<String> {
     let names = |list: &str| -> Vec<String> {
         tree::list(pod, list)
             .iter()
@@ -182,17 +183,9 @@ fn container(pod: &Value, name: &str, asked: Option<&str>, log: bool) -> Result<
         if known {
             return Ok(asked.to_owned());
         }
-        return Err(Status::bad_request(if log {
-            format!("container {asked} is not valid for pod {name}")
-        } else {
-            format!("container {asked} is not valid for pod {name}")
-        }));
-    }
-    if let [only] = main.as_slice()
-        && (init.is_empty() || !log)
-        && ephemeral.is_empty()
-    {
-        return Ok(only.clone());
+        return Err(Status::bad_request(format!(
+            "container {asked} is not valid for pod {name}"
+        )));
     }
     if let ([only], true) = (main.as_slice(), ephemeral.is_empty()) {
         return Ok(only.clone());
@@ -202,16 +195,18 @@ fn container(pod: &Value, name: &str, asked: Option<&str>, log: bool) -> Result<
         main.join(" ")
     );
     if !init.is_empty() {
-        message.push_str(&format!(
+        let _ = write!(
+            message,
             " or one of the init containers: [{}]",
             init.join(" ")
-        ));
+        );
     }
     if !ephemeral.is_empty() {
-        message.push_str(&format!(
+        let _ = write!(
+            message,
             " or one of the ephemeral containers: [{}]",
             ephemeral.join(" ")
-        ));
+        );
     }
     Err(Status::bad_request(message))
 }

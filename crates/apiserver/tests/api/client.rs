@@ -88,7 +88,7 @@ async fn a_watch_tells_what_happens() {
         match watch.try_next().await.unwrap().unwrap() {
             WatchEvent::Added(map) => seen.push(format!("added {}", map.metadata.name.unwrap())),
             WatchEvent::Deleted(map) => {
-                seen.push(format!("deleted {}", map.metadata.name.unwrap()))
+                seen.push(format!("deleted {}", map.metadata.name.unwrap()));
             }
             other => panic!("{other:?}"),
         }
@@ -132,7 +132,6 @@ async fn a_service_account_token_is_good_for_its_account() {
             &[],
             std::time::Duration::from_secs(3600),
         )
-        .await
         .unwrap();
     let review = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token},
