@@ -89,6 +89,7 @@ impl Machine {
                 role,
                 attempt: 0,
                 state: State::Waiting,
+                started_at: None,
                 last: None,
                 image: None,
                 restart_backoff: RestartBackoff::default(),
@@ -110,6 +111,7 @@ impl Machine {
                 continue;
             };
             container.attempt = saved.attempt;
+            container.started_at = saved.started_at;
             container.last.clone_from(&saved.last);
             container.restart_backoff = saved.restart_backoff;
             container.image.clone_from(&saved.image);
@@ -139,6 +141,7 @@ impl Machine {
                         State::Running(running) => Some(running.container.clone()),
                         _ => None,
                     },
+                    started_at: c.started_at,
                     exited: c.exited().cloned(),
                     last: c.last.clone(),
                     image: c.image.clone(),

@@ -38,6 +38,7 @@ pub(crate) struct Record {
 pub(crate) struct ContainerRecord {
     pub(crate) attempt: u32,
     pub(crate) live: Option<ContainerRef>,
+    pub(crate) started_at: Option<Timestamp>,
     pub(crate) exited: Option<Terminated>,
     pub(crate) last: Option<Terminated>,
     pub(crate) image: Option<Image>,

@@ -27,13 +27,27 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::pod::Context;
 
-/// An error as the kubelet answers it: a status and a line of text.
+/// An error as the kubelet answers it: a `metav1.Status`, which the API server can hand on as it is.
 #[derive(Debug)]
 struct Refusal(StatusCode, String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.0, self.1).into_response()
+        let reason = match self.0 {
+            StatusCode::BAD_REQUEST => "BadRequest",
+            StatusCode::NOT_FOUND => "NotFound",
+            _ => "InternalError",
+        };
+        let status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.1,
+            "reason": reason,
+            "code": self.0.as_u16(),
+        });
+        (self.0, Json(status)).into_response()
     }
 }
 

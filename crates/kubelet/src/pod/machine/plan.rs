@@ -161,6 +161,7 @@ impl Machine {
             }
             Some(image) => {
                 let attempt = container.attempt;
+                container.started_at = None;
                 let id = self.ids.container(&container.name, attempt);
                 container.state = State::Starting(id.clone());
                 actions.push(Action::Start {
@@ -182,10 +183,17 @@ impl Machine {
     ) {
         let pod = self.full_name();
         let container = &mut self.containers[index];
-        let held = container.restart_backoff.hold_until(ended.exit.at, now);
+        // A container that was only ended because the kubelet stopped has not crashed.
+        let crashed = !ended.interrupted;
+        let held = container
+            .restart_backoff
+            .hold_until(ended.exit.at, now)
+            .filter(|_| crashed);
         container.last = Some(ended);
         let Some(until) = held else {
-            container.restart_backoff.restarted(now);
+            if crashed {
+                container.restart_backoff.restarted(now);
+            }
             container.attempt += 1;
             container.image = None;
             container.state = State::Waiting;

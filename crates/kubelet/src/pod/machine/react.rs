@@ -129,6 +129,7 @@ impl Machine {
         if !matches!(&container.state, State::Starting(expected) if *expected == id) {
             return;
         }
+        container.started_at = Some(at);
         container.state = State::Running(Running {
             container: id.clone(),
             started_at: at,
@@ -223,7 +224,7 @@ impl Machine {
             State::Running(running) if running.container == *id => {
                 (Some(running.started_at), running.stop.is_some())
             }
-            State::Starting(expected) if expected == id => (None, false),
+            State::Starting(expected) if expected == id => (container.started_at, false),
             _ => return,
         };
         let reason = match (&exit, exit.code) {

@@ -807,6 +807,8 @@ fn a_stopping_kubelet_ends_pods_and_the_next_start_runs_them_again() {
     let mut rig = Rig::active(one("Always"));
     rig.send(Event::Mounted);
     rig.up("c");
+    rig.exit("c", 1);
+    rig.up("c");
     assert_eq!(signals(&rig.send(Event::Drain)), [super::super::SIGTERM]);
     assert!(!rig.machine.is_drained());
     assert!(

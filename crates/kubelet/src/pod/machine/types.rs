@@ -135,6 +135,8 @@ pub(crate) struct Container {
     /// How many starts came before the current (or next) one.
     pub(crate) attempt: u32,
     pub(crate) state: State,
+    /// When the current attempt started.
+    pub(crate) started_at: Option<Timestamp>,
     pub(crate) last: Option<Terminated>,
     pub(crate) image: Option<Image>,
     pub(crate) restart_backoff: RestartBackoff,
