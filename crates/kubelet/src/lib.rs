@@ -24,7 +24,7 @@ mod volume;
 
 use std::fmt;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -154,8 +154,12 @@ impl Kubelet {
         let pods_dir = options.data_dir.join("pods");
         std::fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o755)
+            .mode(0o700)
             .create(&pods_dir)
+            .and_then(|()| {
+                // Secrets lie in there; containers get theirs mounted.
+                std::fs::set_permissions(&pods_dir, std::fs::Permissions::from_mode(0o700))
+            })
             .map_err(|source| Error::DataDir {
                 path: pods_dir.clone(),
                 source,

@@ -166,7 +166,11 @@ fn sub_path_of(volume: &Path, sub_path: &str) -> Result<PathBuf, String> {
     let relative = files::relative(sub_path)?;
     let full = volume.join(relative);
     if !full.exists() {
-        std::fs::create_dir_all(&full).map_err(|e| format!("mkdir {}: {e}", full.display()))?;
+        // Whoever may write to the volume may write there.
+        let made = std::fs::metadata(volume)
+            .and_then(|of| std::fs::create_dir_all(&full).map(|()| of.permissions()))
+            .and_then(|permissions| std::fs::set_permissions(&full, permissions));
+        made.map_err(|e| format!("mkdir {}: {e}", full.display()))?;
     }
     let real = |path: &Path| {
         std::fs::canonicalize(path).map_err(|e| format!("resolve {}: {e}", path.display()))

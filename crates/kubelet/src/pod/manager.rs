@@ -13,6 +13,7 @@ use stdx::{OnError, Supervisor};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
+use super::record::Record;
 use super::worker::{Input, Worker};
 use super::{Context, orphan};
 
@@ -59,8 +60,13 @@ impl Manager {
         node_name: String,
         mut drains: mpsc::UnboundedReceiver<DrainRequest>,
     ) {
+        self.reserve_addresses();
         // Hosts files and service variables must be right from a Pod's first moment.
-        self.context.services.ready().await;
+        tokio::select! {
+            () = self.context.services.ready() => {}
+            // Nothing runs yet that could be ended; whoever asked hears it by the drop.
+            Some(_) = drains.recv() => return,
+        }
         let pods: Api<Pod> = Api::all(self.context.client.clone());
         let config = watcher::Config::default().fields(&format!("spec.nodeName={node_name}"));
         let mut stream = std::pin::pin!(watcher(pods, config).default_backoff());
@@ -76,6 +82,20 @@ impl Manager {
                     }
                 }
                 Some(request) = drains.recv() => self.drain(request),
+            }
+        }
+    }
+
+    /// Keeps the addresses of Pods that an earlier start ran from being given to new ones, however
+    /// their workers race.
+    fn reserve_addresses(&self) {
+        let pods = std::fs::read_dir(self.context.data_dir.join("pods"));
+        for entry in pods.into_iter().flatten().flatten() {
+            let Some(record) = Record::load(&entry.path()).filter(|r| !r.finished) else {
+                continue;
+            };
+            if record.ip.is_some_and(|ip| ip != self.context.node.host_ip) {
+                self.context.addresses.assign(&record.uid, record.ip);
             }
         }
     }

@@ -21,6 +21,9 @@ pub(crate) async fn tear_down(context: Arc<Context>, pod_dir: PathBuf) {
         let live = record.containers.values().filter_map(|c| c.live.clone());
         futures::future::join_all(live.map(|id| end(&context, id))).await;
     }
+    if let Some(uid) = pod_dir.file_name() {
+        context.addresses.release(&uid.to_string_lossy());
+    }
     let removed = volume::unmount(&pod_dir).and_then(|()| volume::remove_tree(&pod_dir));
     if let Err(error) = removed {
         tracing::warn!(path = %pod_dir.display(), "remove what a deleted pod left: {error}");

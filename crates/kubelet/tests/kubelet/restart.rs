@@ -46,6 +46,10 @@ async fn an_end_that_happened_meanwhile_is_reported() {
         .await;
     let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
     assert_eq!(ended["exitCode"], 7);
+    assert!(
+        ended["startedAt"].as_str().unwrap().starts_with("2026"),
+        "{ended}"
+    );
     assert_eq!(rig.runtime.started().len(), 1);
 }
 
@@ -91,4 +95,19 @@ async fn draining_ends_pods_and_the_next_start_goes_on_with_them() {
     let again = |p: &Value| p["status"]["containerStatuses"][0]["restartCount"] == 1 && running(p);
     rig.wait_for(rig.api.pod("keep", again)).await;
     assert_eq!(rig.runtime.started().len(), 3);
+}
+
+#[tokio::test]
+async fn a_new_pod_never_gets_the_address_of_one_that_still_runs() {
+    let mut rig = Rig::new(|_| Behaviour::Run).await;
+    rig.pod("old", one("Always"));
+    let old = rig.wait_for(rig.api.pod("old", running)).await;
+    rig.crash().await;
+    // By its name it stands before the old one in the list.
+    rig.pod("new", one("Always"));
+    rig.start().await;
+    let new = rig.wait_for(rig.api.pod("new", running)).await;
+    let again = rig.api.get("pods", "default", "old").unwrap();
+    assert_eq!(again["status"]["podIP"], old["status"]["podIP"]);
+    assert_ne!(new["status"]["podIP"], old["status"]["podIP"]);
 }
