@@ -74,7 +74,7 @@ fn parse_millis(text: &str) -> Option<i128> {
 /// Bytes in the form people write: the largest binary unit that divides them.
 pub(crate) fn bytes(value: u64) -> String {
     for (unit, suffix) in [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")] {
-        if value >= unit && value % unit == 0 {
+        if value >= unit && value.is_multiple_of(unit) {
             return format!("{}{suffix}", value / unit);
         }
     }
@@ -83,7 +83,7 @@ pub(crate) fn bytes(value: u64) -> String {
 
 /// Thousandths in the form people write: `2`, `1500m`.
 pub(crate) fn milli_units(value: u64) -> String {
-    if value % 1000 == 0 {
+    if value.is_multiple_of(1000) {
         (value / 1000).to_string()
     } else {
         format!("{value}m")

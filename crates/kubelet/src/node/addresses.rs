@@ -52,17 +52,16 @@ impl Addresses {
         let in_range = |a: Ipv4Addr| (self.first..=self.last).contains(&u32::from(a));
         let wanted = wanted
             .filter(|a| in_range(*a) && *a != self.reserved && !taken.by_address.contains_key(a));
-        let address = match wanted {
-            Some(address) => address,
-            None => {
-                let count = self.last - self.first + 1;
-                let start = taken.next - self.first;
-                let free = (0..count)
-                    .map(|step| Ipv4Addr::from(self.first + (start + step) % count))
-                    .find(|a| *a != self.reserved && !taken.by_address.contains_key(a))?;
-                taken.next = self.first + (u32::from(free) - self.first + 1) % count;
-                free
-            }
+        let address = if let Some(address) = wanted {
+            address
+        } else {
+            let count = self.last - self.first + 1;
+            let start = taken.next - self.first;
+            let free = (0..count)
+                .map(|step| Ipv4Addr::from(self.first + (start + step) % count))
+                .find(|a| *a != self.reserved && !taken.by_address.contains_key(a))?;
+            taken.next = self.first + (u32::from(free) - self.first + 1) % count;
+            free
         };
         taken.by_uid.insert(uid.to_owned(), address);
         taken.by_address.insert(address, uid.to_owned());

@@ -235,7 +235,7 @@ impl Volumes {
             .map_err(|e| format!("failed to fetch token: {}", stdx::error::chain(&e)))?;
         let status = answer
             .status
-            .ok_or("failed to fetch token: the answer has no status".to_owned())?;
+            .ok_or_else(|| "failed to fetch token: the answer has no status".to_owned())?;
         // A token is replaced after four fifths of its life, or within a day.
         let now = self.clock.now();
         let life = status.expiration_timestamp.0.duration_since(now);
