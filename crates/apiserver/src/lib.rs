@@ -29,6 +29,7 @@ pub mod auth;
 mod bootstrap;
 mod customresource;
 mod discovery;
+mod expiry;
 mod metrics;
 mod protobuf;
 mod status;

@@ -138,6 +138,7 @@ impl Server {
             state: Arc::new(state),
         };
         Box::pin(crate::bootstrap::first_start(&server.state)).await?;
+        crate::expiry::start(&server.state);
         Ok(server)
     }
 

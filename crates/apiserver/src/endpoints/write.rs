@@ -131,7 +131,8 @@ pub(crate) async fn update(mut call: Call, place: Place) -> Result<Response<Body
 }
 
 fn part(place: &Place) -> Part {
-    if place.path.subresource == "status" {
+    // The approval of a certificate request is a condition of its status.
+    if matches!(place.path.subresource.as_str(), "status" | "approval") {
         Part::Status
     } else {
         Part::Main

@@ -45,6 +45,7 @@ async fn kubelet(fixture: &Fixture) -> u16 {
     port
 }
 
+#[expect(clippy::unused_async, reason = "a service function returns a future")]
 async fn answer(
     supervisor: stdx::Supervisor,
     mut request: Request<Incoming>,

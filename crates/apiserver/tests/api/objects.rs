@@ -1,11 +1,18 @@
 //! Reading and writing objects over the service.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use apiserver::UserInfo;
 use axum::body::Body;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Method, Request};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{Api, WatchEvent, WatchParams};
 use serde_json::{Value, json};
+use stdx::{ManualClock, SharedClock};
 
-use crate::support::{config_map, pod, start};
+use crate::support::{config_map, pod, start, start_with};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -321,4 +328,44 @@ async fn a_body_that_is_too_large_is_refused() {
     let mut large = config_map("a");
     large["data"] = json!({"k": "x".repeat(4 * 1024 * 1024)});
     assert_eq!(fixture.post(MAPS, &large).await.code, 413);
+}
+
+#[tokio::test]
+async fn events_are_forgotten_an_hour_after_they_were_last_seen() {
+    let clock = Arc::new(ManualClock::new("2026-01-01T00:00:00Z".parse().unwrap()));
+    let shared: SharedClock = clock.clone();
+    let fixture = start_with(|options| options.clock = shared).await;
+    let event = |name: &str, seen: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": name},
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+            "reason": "R", "message": "m", "type": "Normal", "lastTimestamp": seen,
+        })
+    };
+    let path = "/api/v1/namespaces/default/events";
+    for (name, seen) in [
+        ("old", "2026-01-01T00:00:00Z"),
+        ("new", "2026-01-01T00:58:00Z"),
+    ] {
+        let made = fixture.post(path, &event(name, seen)).await;
+        assert_eq!(made.code, 201, "{}", made.text);
+    }
+    let client = fixture.server.client_for(UserInfo::admin("boss"), "test");
+    let events: Api<Event> = Api::namespaced(client, "default");
+    let version = fixture.get(path).await.body["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut watch = events
+        .watch(&WatchParams::default(), &version)
+        .await
+        .unwrap()
+        .boxed();
+    clock.advance(Duration::from_secs(61 * 60));
+    let gone = watch.try_next().await.unwrap().unwrap();
+    let WatchEvent::Deleted(gone) = gone else {
+        panic!("{gone:?}")
+    };
+    assert_eq!(gone.metadata.name.as_deref(), Some("old"));
+    assert_eq!(fixture.get(&format!("{path}/new")).await.code, 200);
 }

@@ -23,24 +23,24 @@ use stdx::{Supervisor, SystemClock, SystemRng};
 use tokio::net::TcpListener;
 use tower::ServiceExt as _;
 
-pub const TOKEN: &str = "a-token-of-the-tests";
+pub(crate) const TOKEN: &str = "a-token-of-the-tests";
 
 /// A server in memory, and what keeps it going.
-pub struct Fixture {
-    pub server: Server,
-    pub supervisor: Supervisor,
+pub(crate) struct Fixture {
+    pub(crate) server: Server,
+    pub(crate) supervisor: Supervisor,
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct Answer {
-    pub code: u16,
-    pub headers: http::HeaderMap,
-    pub text: String,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) text: String,
+    pub(crate) body: Value,
 }
 
-pub fn options(database: Db) -> Options {
+pub(crate) fn options(database: Db) -> Options {
     let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
     let mut options = Options::new(
         database,
@@ -54,7 +54,7 @@ pub fn options(database: Db) -> Options {
     options
 }
 
-pub async fn memory(supervisor: &Supervisor) -> Db {
+pub(crate) async fn memory(supervisor: &Supervisor) -> Db {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("apiserver-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     Db::open(db::Options::memory(name), MIGRATIONS, supervisor)
@@ -62,11 +62,11 @@ pub async fn memory(supervisor: &Supervisor) -> Db {
         .unwrap()
 }
 
-pub async fn start() -> Fixture {
+pub(crate) async fn start() -> Fixture {
     start_with(|_| {}).await
 }
 
-pub async fn start_with(change: impl FnOnce(&mut Options)) -> Fixture {
+pub(crate) async fn start_with(change: impl FnOnce(&mut Options)) -> Fixture {
     let supervisor = Supervisor::new();
     let mut options = options(memory(&supervisor).await);
     change(&mut options);
@@ -75,7 +75,7 @@ pub async fn start_with(change: impl FnOnce(&mut Options)) -> Fixture {
 }
 
 impl Fixture {
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.server.service().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -89,7 +89,7 @@ impl Fixture {
         }
     }
 
-    pub async fn as_user(
+    pub(crate) async fn as_user(
         &self,
         user: UserInfo,
         method: Method,
@@ -112,39 +112,39 @@ impl Fixture {
         self.send(request).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         let user = UserInfo::admin("admin");
         self.as_user(user, Method::GET, path, "application/json", &Value::Null)
             .await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         let user = UserInfo::admin("admin");
         self.as_user(user, Method::POST, path, "application/json", body)
             .await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
         let user = UserInfo::admin("admin");
         self.as_user(user, Method::PUT, path, "application/json", body)
             .await
     }
 
-    pub async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, kind: &str, body: &Value) -> Answer {
         let user = UserInfo::admin("admin");
         let media_type = format!("application/{kind}");
         self.as_user(user, Method::PATCH, path, &media_type, body)
             .await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         let user = UserInfo::admin("admin");
         self.as_user(user, Method::DELETE, path, "application/json", &Value::Null)
             .await
     }
 
     /// The namespace's account, which a controller would make.
-    pub async fn with_account(self) -> Self {
+    pub(crate) async fn with_account(self) -> Self {
         let account = json!({
             "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"},
         });
@@ -156,11 +156,11 @@ impl Fixture {
     }
 }
 
-pub fn config_map(name: &str) -> Value {
+pub(crate) fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})
 }
 
-pub fn pod(name: &str) -> Value {
+pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"containers": [{"name": "main", "image": "i"}]},
@@ -168,22 +168,22 @@ pub fn pod(name: &str) -> Value {
 }
 
 /// A certificate authority, and leaves it signs.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub fn der(&self) -> Vec<u8> {
+    pub(crate) fn der(&self) -> Vec<u8> {
         self.0.der().to_vec()
     }
 
     /// A client's certificate and key.
-    pub fn client(
+    pub(crate) fn client(
         &self,
         user: &str,
         group: &str,
@@ -201,7 +201,7 @@ impl Authority {
         (der, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
     }
 
-    pub fn server_config(&self) -> ServerConfig {
+    pub(crate) fn server_config(&self) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let certificate = CertificateParams::new(names)
@@ -224,7 +224,7 @@ impl Authority {
 }
 
 /// Serves over TLS on a port of its own.
-pub async fn serve(fixture: &Fixture, authority: &Authority) -> u16 {
+pub(crate) async fn serve(fixture: &Fixture, authority: &Authority) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = fixture.server.clone();

@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -55,15 +56,12 @@ async fn get(
         request = request.header("authorization", format!("Bearer {token}"));
     }
     let mut request = request.body(Empty::<Bytes>::new()).unwrap();
-    let response = if http2 {
+    let (status, body) = if http2 {
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
                 .await
                 .unwrap();
-        let (response, _) = tokio::join!(sender.send_request(request), async {
-            drop(futures::poll!(std::pin::pin!(connection)));
-        });
-        response
+        beside(connection, read(sender.send_request(request))).await
     } else {
         *request.uri_mut() = "/apis/authorization.k8s.io/v1".parse().unwrap();
         request
@@ -72,16 +70,36 @@ async fn get(
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .unwrap();
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            response = sender.send_request(request) => response,
-            ended = &mut connection => panic!("the connection ended: {ended:?}"),
-        }
+        beside(connection, read(sender.send_request(request))).await
     };
-    let response = response.unwrap();
-    let status = response.status();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap())
+}
+
+async fn read(
+    response: impl Future<Output = hyper::Result<Response<Incoming>>>,
+) -> (StatusCode, Bytes) {
+    let response = response.await.unwrap();
+    let status = response.status();
+    (
+        status,
+        response.into_body().collect().await.unwrap().to_bytes(),
+    )
+}
+
+/// Drives a connection while the request on it is under way.
+async fn beside<T>(
+    connection: impl Future<Output = hyper::Result<()>>,
+    answer: impl Future<Output = T>,
+) -> T {
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        ended = connection => {
+            ended.unwrap();
+            answer.await
+        }
+    }
 }
 
 async fn fixture(users: &Authority) -> Fixture {
@@ -112,6 +130,8 @@ async fn certificates_and_tokens_are_judged_by_the_server_not_the_handshake() {
     );
     let (with_token, _) = ask(None, Some(TOKEN)).await;
     assert_eq!(with_token, StatusCode::OK);
+    let (over_http2, _) = get(port, &servers, None, Some(TOKEN), true).await;
+    assert_eq!(over_http2, StatusCode::OK);
     let (wrong_token, _) = ask(None, Some("wrong")).await;
     assert_eq!(wrong_token, StatusCode::UNAUTHORIZED);
 }
