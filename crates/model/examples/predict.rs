@@ -22,8 +22,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let x = Tensor::float(vec![count, PIXELS], pixels)?;
     let outputs = model.predict(DEFAULT_SIGNATURE, [("x".to_owned(), x)].into(), &[])?;
-    let scores = outputs["predictions"].as_floats().ok_or("predictions are not floats")?;
-    let bytes: Vec<u8> = scores.iter().flat_map(|score| score.to_le_bytes()).collect();
+    let scores = outputs["predictions"]
+        .as_floats()
+        .ok_or("predictions are not floats")?;
+    let bytes: Vec<u8> = scores
+        .iter()
+        .flat_map(|score| score.to_le_bytes())
+        .collect();
     std::fs::write(file, bytes)?;
     Ok(())
 }

@@ -13,7 +13,9 @@ const MOST_FILLED: usize = 1 << 26;
 #[non_exhaustive]
 pub enum Error {
     /// An element type that graphs here do not handle.
-    #[error("element type {name} is not supported; supported are DT_FLOAT, DT_UINT8, DT_INT32 and DT_INT64")]
+    #[error(
+        "element type {name} is not supported; supported are DT_FLOAT, DT_UINT8, DT_INT32 and DT_INT64"
+    )]
     Type {
         /// TensorFlow's name of the type.
         name: String,
@@ -69,8 +71,12 @@ impl DataType {
             Ok(proto::DataType::DtUint8) => Ok(Self::Uint8),
             Ok(proto::DataType::DtInt32) => Ok(Self::Int32),
             Ok(proto::DataType::DtInt64) => Ok(Self::Int64),
-            Ok(other) => Err(Error::Type { name: other.as_str_name().to_owned() }),
-            Err(_) => Err(Error::Type { name: number.to_string() }),
+            Ok(other) => Err(Error::Type {
+                name: other.as_str_name().to_owned(),
+            }),
+            Err(_) => Err(Error::Type {
+                name: number.to_string(),
+            }),
         }
     }
 }
@@ -81,13 +87,21 @@ pub(crate) fn shape_to_proto(shape: impl IntoIterator<Item = Option<usize>>) -> 
         size: size.and_then(|size| i64::try_from(size).ok()).unwrap_or(-1),
         name: String::new(),
     };
-    TensorShapeProto { dim: shape.into_iter().map(dim).collect(), unknown_rank: false }
+    TensorShapeProto {
+        dim: shape.into_iter().map(dim).collect(),
+        unknown_rank: false,
+    }
 }
 
 /// A shape; `None` if not even the number of dimensions is known.
 pub(crate) fn shape_from_proto(shape: &TensorShapeProto) -> Option<Vec<Option<usize>>> {
-    (!shape.unknown_rank)
-        .then(|| shape.dim.iter().map(|dim| usize::try_from(dim.size).ok()).collect())
+    (!shape.unknown_rank).then(|| {
+        shape
+            .dim
+            .iter()
+            .map(|dim| usize::try_from(dim.size).ok())
+            .collect()
+    })
 }
 
 impl Tensor {
@@ -118,7 +132,9 @@ impl Tensor {
         let wire = proto.tensor_shape.as_ref().unwrap_or(&default);
         let sizes: Vec<String> = wire.dim.iter().map(|dim| dim.size.to_string()).collect();
         let text = format!("[{}]", sizes.join(","));
-        let no_shape = || Error::Shape { shape: text.clone() };
+        let no_shape = || Error::Shape {
+            shape: text.clone(),
+        };
         let shape: Vec<usize> = shape_from_proto(wire)
             .and_then(|shape| shape.into_iter().collect())
             .ok_or_else(no_shape)?;
@@ -127,7 +143,11 @@ impl Tensor {
             .try_fold(1_usize, |product, &size| product.checked_mul(size))
             .filter(|&count| count <= isize::MAX as usize / 8)
             .ok_or_else(no_shape)?;
-        let count = |found| Error::Count { found, wanted, shape: text.clone() };
+        let count = |found| Error::Count {
+            found,
+            wanted,
+            shape: text.clone(),
+        };
 
         let values = if proto.tensor_content.is_empty() {
             match data_type {
@@ -216,7 +236,9 @@ mod tests {
 
     #[test]
     fn a_short_field_is_filled_with_its_last_element() {
-        let mut proto = Tensor::float(vec![4], vec![0.0; 4]).unwrap().to_proto(Encoding::Fields);
+        let mut proto = Tensor::float(vec![4], vec![0.0; 4])
+            .unwrap()
+            .to_proto(Encoding::Fields);
         proto.float_val = vec![1.0, 2.0];
         let tensor = Tensor::from_proto(&proto).unwrap();
         assert_eq!(tensor.as_floats().unwrap(), [1.0, 2.0, 2.0, 2.0]);
@@ -224,7 +246,9 @@ mod tests {
 
     #[test]
     fn broken_messages_are_errors() {
-        let good = Tensor::float(vec![2], vec![1.0, 2.0]).unwrap().to_proto(Encoding::Content);
+        let good = Tensor::float(vec![2], vec![1.0, 2.0])
+            .unwrap()
+            .to_proto(Encoding::Content);
         let check = |change: &dyn Fn(&mut TensorProto), part: &str| {
             let mut proto = good.clone();
             change(&mut proto);
@@ -234,7 +258,10 @@ mod tests {
         let set_size = |proto: &mut TensorProto, size| {
             proto.tensor_shape.as_mut().unwrap().dim[0].size = size;
         };
-        check(&|p| p.tensor_content.truncate(7), "1 elements given for shape [2], which has 2");
+        check(
+            &|p| p.tensor_content.truncate(7),
+            "1 elements given for shape [2], which has 2",
+        );
         check(&|p| p.dtype = 7, "DT_STRING");
         check(&|p| p.dtype = 99, "99");
         check(&|p| set_size(p, -1), "[-1]");

@@ -59,7 +59,12 @@ pub fn read_file(dir: &Path, name: &str, magic: u32) -> Result<Array, Error> {
         match std::fs::read(path) {
             Ok(bytes) => return decode(&path.display().to_string(), &bytes, magic),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Read { path: path.clone(), source }),
+            Err(source) => {
+                return Err(Error::Read {
+                    path: path.clone(),
+                    source,
+                });
+            }
         }
     }
     Err(Error::Missing { path: plain })
@@ -83,12 +88,17 @@ pub fn decode(name: &str, content: &[u8], magic: u32) -> Result<Array, Error> {
     }
     let (sizes, start) = parse(name, &unzipped, unzipped.len(), magic)?;
     unzipped.drain(..start);
-    Ok(Array { sizes, bytes: unzipped })
+    Ok(Array {
+        sizes,
+        bytes: unzipped,
+    })
 }
 
 /// A gzip file ends with its unzipped size; a wrong one costs only a reallocation.
 fn gzip_size_hint(content: &[u8]) -> usize {
-    let Some(tail) = content.last_chunk::<4>() else { return 0 };
+    let Some(tail) = content.last_chunk::<4>() else {
+        return 0;
+    };
     // No real stream shrinks more than about a thousandfold.
     (u32::from_le_bytes(*tail) as usize).min(content.len().saturating_mul(1032))
 }
@@ -98,10 +108,17 @@ fn parse(name: &str, bytes: &[u8], len: usize, magic: u32) -> Result<(Vec<usize>
     let dimensions = (magic & 0xff) as usize;
     let header = 4 + 4 * dimensions;
     let word = |at: usize| {
-        bytes.get(at..at + 4).and_then(|w| w.try_into().ok()).map(u32::from_be_bytes)
+        bytes
+            .get(at..at + 4)
+            .and_then(|w| w.try_into().ok())
+            .map(u32::from_be_bytes)
     };
     let Some(found) = word(0) else {
-        return Err(corrupt(name, format!("a header of {header} bytes"), format!("{len} bytes")));
+        return Err(corrupt(
+            name,
+            format!("a header of {header} bytes"),
+            format!("{len} bytes"),
+        ));
     };
     if found != magic {
         return Err(corrupt(
@@ -111,23 +128,41 @@ fn parse(name: &str, bytes: &[u8], len: usize, magic: u32) -> Result<(Vec<usize>
         ));
     }
     if len < header {
-        return Err(corrupt(name, format!("a header of {header} bytes"), format!("{len} bytes")));
+        return Err(corrupt(
+            name,
+            format!("a header of {header} bytes"),
+            format!("{len} bytes"),
+        ));
     }
-    let sizes: Vec<usize> =
-        (0..dimensions).filter_map(|d| word(4 + 4 * d)).map(|size| size as usize).collect();
-    let elements = sizes.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
-    let shape = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
+    let sizes: Vec<usize> = (0..dimensions)
+        .filter_map(|d| word(4 + 4 * d))
+        .map(|size| size as usize)
+        .collect();
+    let elements = sizes
+        .iter()
+        .try_fold(1_usize, |product, &size| product.checked_mul(size));
+    let shape = sizes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" x ");
     match elements.and_then(|n| n.checked_add(header)) {
         Some(expected) if expected == len => Ok((sizes, header)),
-        Some(expected) => {
-            Err(corrupt(name, format!("{expected} bytes for {shape}"), format!("{len} bytes")))
-        }
+        Some(expected) => Err(corrupt(
+            name,
+            format!("{expected} bytes for {shape}"),
+            format!("{len} bytes"),
+        )),
         None => Err(corrupt(name, "sizes that fit into memory", shape)),
     }
 }
 
 pub(crate) fn corrupt(name: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
-    Error::Corrupt { name: name.to_owned(), expected: expected.into(), found: found.into() }
+    Error::Corrupt {
+        name: name.to_owned(),
+        expected: expected.into(),
+        found: found.into(),
+    }
 }
 
 #[cfg(test)]
@@ -153,7 +188,10 @@ mod tests {
     #[test]
     fn plain_and_gzipped_files_decode_alike() {
         let file = labels(&[3, 1, 4]);
-        let expected = Array { sizes: vec![3], bytes: vec![3, 1, 4] };
+        let expected = Array {
+            sizes: vec![3],
+            bytes: vec![3, 1, 4],
+        };
         assert_eq!(decode("l", &file, LABELS_MAGIC).unwrap(), expected);
         assert_eq!(decode("l", &zip(&file), LABELS_MAGIC).unwrap(), expected);
     }
@@ -161,7 +199,9 @@ mod tests {
     #[test]
     fn each_kind_of_damage_is_named() {
         let check = |content: &[u8], parts: &[&str]| {
-            let text = decode("t10k-labels", content, LABELS_MAGIC).unwrap_err().to_string();
+            let text = decode("t10k-labels", content, LABELS_MAGIC)
+                .unwrap_err()
+                .to_string();
             for part in ["t10k-labels"].iter().chain(parts) {
                 assert!(text.contains(part), "{text:?} lacks {part:?}");
             }
@@ -170,7 +210,10 @@ mod tests {
         check(&file[..10], &["expected 11 bytes for 3", "found 10 bytes"]);
         check(&file[..6], &["header of 8 bytes", "found 6 bytes"]);
         check(b"", &["header of 8 bytes", "found 0 bytes"]);
-        check(b"<html><body>404</body>", &["0x00000801", "found 0x3c68746d"]);
+        check(
+            b"<html><body>404</body>",
+            &["0x00000801", "found 0x3c68746d"],
+        );
         let zipped = zip(&file);
         check(&zipped[..zipped.len() - 9], &["complete gzip stream"]);
         let mut flipped = zip(&file);
@@ -183,7 +226,9 @@ mod tests {
     fn sizes_that_overflow_are_an_error_and_allocate_nothing() {
         let mut file = IMAGES_MAGIC.to_be_bytes().to_vec();
         file.extend([0xff; 12]);
-        let text = decode("images", &file, IMAGES_MAGIC).unwrap_err().to_string();
+        let text = decode("images", &file, IMAGES_MAGIC)
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("corrupt"), "{text}");
     }
 
@@ -193,8 +238,14 @@ mod tests {
         let error = read_file(dir.path(), "labels", LABELS_MAGIC).unwrap_err();
         assert!(error.to_string().contains("labels.gz"), "{error}");
         std::fs::write(dir.path().join("labels.gz"), zip(&labels(&[7]))).unwrap();
-        assert_eq!(read_file(dir.path(), "labels", LABELS_MAGIC).unwrap().bytes, [7]);
+        assert_eq!(
+            read_file(dir.path(), "labels", LABELS_MAGIC).unwrap().bytes,
+            [7]
+        );
         std::fs::write(dir.path().join("labels"), labels(&[8])).unwrap();
-        assert_eq!(read_file(dir.path(), "labels", LABELS_MAGIC).unwrap().bytes, [8]);
+        assert_eq!(
+            read_file(dir.path(), "labels", LABELS_MAGIC).unwrap().bytes,
+            [8]
+        );
     }
 }

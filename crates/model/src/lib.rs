@@ -30,10 +30,6 @@ pub use tensor::{DataType, Tensor};
 
 /// The generated types of TensorFlow's wire format (`proto/`, written by `cargo xtask codegen`).
 pub mod proto {
-    #![expect(
-        clippy::pedantic,
-        clippy::allow_attributes,
-        reason = "generated code"
-    )]
+    #![expect(clippy::pedantic, reason = "generated code")]
     include!("generated/tensorflow.rs");
 }

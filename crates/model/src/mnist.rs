@@ -59,7 +59,12 @@ impl Dataset {
         let (image_name, label_name) = part.file_names();
         idx::decode(image_name, images, IMAGES_MAGIC)
             .and_then(|images| {
-                Self::new(image_name, images, label_name, idx::decode(label_name, labels, LABELS_MAGIC)?)
+                Self::new(
+                    image_name,
+                    images,
+                    label_name,
+                    idx::decode(label_name, labels, LABELS_MAGIC)?,
+                )
             })
             .expect("invariant: a test decodes the built-in files")
     }
@@ -96,14 +101,21 @@ impl Dataset {
                 labels.sizes[0].to_string(),
             ));
         }
-        if let Some(at) = labels.bytes.iter().position(|&label| label as usize >= CLASSES) {
+        if let Some(at) = labels
+            .bytes
+            .iter()
+            .position(|&label| label as usize >= CLASSES)
+        {
             return Err(idx::corrupt(
                 label_name,
                 "labels 0 to 9",
                 format!("{} at position {at}", labels.bytes[at]),
             ));
         }
-        Ok(Self { pixels: images.bytes, labels: labels.bytes })
+        Ok(Self {
+            pixels: images.bytes,
+            labels: labels.bytes,
+        })
     }
 
     /// How many images there are; never zero.
@@ -155,7 +167,10 @@ mod tests {
         assert_eq!((train.len(), test_set().len()), (60_000, 10_000));
         let first: Vec<u8> = (0..10).map(|i| train.label(i)).collect();
         assert_eq!(first, [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
-        assert_eq!((0..5).map(|i| test_set().label(i)).collect::<Vec<_>>(), [7, 2, 1, 0, 4]);
+        assert_eq!(
+            (0..5).map(|i| test_set().label(i)).collect::<Vec<_>>(),
+            [7, 2, 1, 0, 4]
+        );
         let ink: u64 = test_set().pixels(0).iter().map(|&p| u64::from(p)).sum();
         assert!(ink > 10_000, "{ink}");
     }
@@ -176,17 +191,29 @@ mod tests {
         std::fs::write(dir.path().join(image_name), &images).unwrap();
 
         write_labels(&[1]);
-        let text = Dataset::from_dir(dir.path(), Part::Test).unwrap_err().to_string();
-        assert!(text.contains(label_name) && text.contains("expected 2 labels"), "{text}");
+        let text = Dataset::from_dir(dir.path(), Part::Test)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains(label_name) && text.contains("expected 2 labels"),
+            "{text}"
+        );
         write_labels(&[1, 12]);
-        let text = Dataset::from_dir(dir.path(), Part::Test).unwrap_err().to_string();
+        let text = Dataset::from_dir(dir.path(), Part::Test)
+            .unwrap_err()
+            .to_string();
         assert!(text.contains("found 12 at position 1"), "{text}");
         write_labels(&[1, 2]);
         assert_eq!(Dataset::from_dir(dir.path(), Part::Test).unwrap().len(), 2);
         images[11] = 27;
         images.truncate(16 + 2 * 27 * 28);
         std::fs::write(dir.path().join(image_name), &images).unwrap();
-        let text = Dataset::from_dir(dir.path(), Part::Test).unwrap_err().to_string();
-        assert!(text.contains("expected images of 28 x 28, found 27 x 28"), "{text}");
+        let text = Dataset::from_dir(dir.path(), Part::Test)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("expected images of 28 x 28, found 27 x 28"),
+            "{text}"
+        );
     }
 }

@@ -62,7 +62,10 @@ impl Kind {
                 ("logits/bias", vec![CLASSES]),
             ],
             Self::Linear => {
-                vec![("logits/kernel", vec![PIXELS, CLASSES]), ("logits/bias", vec![CLASSES])]
+                vec![
+                    ("logits/kernel", vec![PIXELS, CLASSES]),
+                    ("logits/bias", vec![CLASSES]),
+                ]
             }
         }
     }
@@ -98,15 +101,24 @@ impl Network {
                 let bound = (6.0 / (field * (inputs + outputs)) as f32).sqrt();
                 values.fill_with(|| draw.next() * bound);
             }
-            Parameter { name, shape, values }
+            Parameter {
+                name,
+                shape,
+                values,
+            }
         });
-        Self { kind, parameters: parameters.collect() }
+        Self {
+            kind,
+            parameters: parameters.collect(),
+        }
     }
 
     /// The network as a model: input `x`, outputs `predictions` and `classes`, under the signatures
     /// `serving_default` and `classes`.
     pub fn into_saved_model(self) -> SavedModel {
-        let graph = self.into_graph().expect("invariant: the networks' graphs are well-formed");
+        let graph = self
+            .into_graph()
+            .expect("invariant: the networks' graphs are well-formed");
         let info = |edge: &str, data_type, shape: &[Option<usize>]| TensorInfo {
             edge: format!("{edge}:0"),
             data_type,
@@ -117,7 +129,10 @@ impl Network {
             method_name: PREDICT_METHOD.to_owned(),
             inputs: BTreeMap::from([("x".to_owned(), image)]),
             outputs: BTreeMap::from([
-                ("classes".to_owned(), info("classes", DataType::Uint8, &[None])),
+                (
+                    "classes".to_owned(),
+                    info("classes", DataType::Uint8, &[None]),
+                ),
                 (
                     "predictions".to_owned(),
                     info("predictions", DataType::Float, &[None, Some(CLASSES)]),
@@ -134,16 +149,28 @@ impl Network {
         let kind = self.kind;
         let mut graph = Graph::new();
         let shape = vec![None, Some(SIDE), Some(SIDE)];
-        let x = Op::Placeholder { data_type: DataType::Float, shape };
+        let x = Op::Placeholder {
+            data_type: DataType::Float,
+            shape,
+        };
         let x = graph.add("x", x, &[])?;
         let mut constants = Vec::new();
-        for Parameter { name, shape, values } in self.parameters {
+        for Parameter {
+            name,
+            shape,
+            values,
+        } in self.parameters
+        {
             let tensor =
                 Tensor::float(shape, values).expect("invariant: parameters fill their shapes");
             constants.push(graph.add(name, Op::Const(tensor), &[])?);
         }
         let mut constants = constants.into_iter();
-        let mut next = || constants.next().expect("invariant: the layout has all parameters");
+        let mut next = || {
+            constants
+                .next()
+                .expect("invariant: the layout has all parameters")
+        };
 
         let features = match kind {
             Kind::Linear => reshape(&mut graph, "pixels", x, &[-1, PIXELS as i32])?,
@@ -151,12 +178,19 @@ impl Network {
                 let side = SIDE as i32;
                 let mut image = reshape(&mut graph, "image", x, &[-1, side, side, 1])?;
                 for layer in ["1", "2"] {
-                    let conv = Op::Conv2D { strides: [1, 1], padding: Padding::Same };
+                    let conv = Op::Conv2D {
+                        strides: [1, 1],
+                        padding: Padding::Same,
+                    };
                     let conv = graph.add(format!("conv{layer}/conv"), conv, &[image, next()])?;
-                    let sum = graph.add(format!("conv{layer}/sum"), Op::BiasAdd, &[conv, next()])?;
+                    let sum =
+                        graph.add(format!("conv{layer}/sum"), Op::BiasAdd, &[conv, next()])?;
                     let relu = graph.add(format!("conv{layer}/relu"), Op::Relu, &[sum])?;
-                    let pool =
-                        Op::MaxPool { window: [2, 2], strides: [2, 2], padding: Padding::Same };
+                    let pool = Op::MaxPool {
+                        window: [2, 2],
+                        strides: [2, 2],
+                        padding: Padding::Same,
+                    };
                     image = graph.add(format!("pool{layer}"), pool, &[relu])?;
                 }
                 let features = reshape(&mut graph, "features", image, &[-1, FEATURES as i32])?;
@@ -169,8 +203,20 @@ impl Network {
         let axis = Tensor::new(Vec::new(), Values::Int32(vec![1]))
             .expect("invariant: one number fills a scalar");
         let axis = graph.add("best/axis", Op::Const(axis), &[])?;
-        let best = graph.add("best", Op::ArgMax { output: DataType::Int64 }, &[logits, axis])?;
-        graph.add("classes", Op::Cast { to: DataType::Uint8 }, &[best])?;
+        let best = graph.add(
+            "best",
+            Op::ArgMax {
+                output: DataType::Int64,
+            },
+            &[logits, axis],
+        )?;
+        graph.add(
+            "classes",
+            Op::Cast {
+                to: DataType::Uint8,
+            },
+            &[best],
+        )?;
         Ok(graph)
     }
 }
@@ -193,7 +239,10 @@ fn dense(
     input: NodeId,
     [weights, bias]: [NodeId; 2],
 ) -> Result<NodeId, graph::Error> {
-    let product = Op::MatMul { transpose_a: false, transpose_b: false };
+    let product = Op::MatMul {
+        transpose_a: false,
+        transpose_b: false,
+    };
     let product = graph.add(format!("{name}/product"), product, &[input, weights])?;
     graph.add(format!("{name}/sum"), Op::BiasAdd, &[product, bias])
 }
@@ -209,10 +258,19 @@ mod tests {
         assert_ne!(network, Network::initial(Kind::Cnn, 2));
         let kernel = &network.parameters[2];
         let bound = (6.0_f32 / (25 * (32 + 64)) as f32).sqrt();
-        let largest = kernel.values.iter().copied().fold(0.0_f32, |max, v| max.max(v.abs()));
+        let largest = kernel
+            .values
+            .iter()
+            .copied()
+            .fold(0.0_f32, |max, v| max.max(v.abs()));
         assert!(largest <= bound && largest > 0.99 * bound);
         let mean = kernel.values.iter().sum::<f32>() / kernel.values.len() as f32;
         assert!(mean.abs() < bound / 50.0, "{mean}");
-        assert!(network.parameters[1].values.iter().all(|&value| value == 0.0));
+        assert!(
+            network.parameters[1]
+                .values
+                .iter()
+                .all(|&value| value == 0.0)
+        );
     }
 }

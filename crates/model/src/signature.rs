@@ -77,8 +77,11 @@ pub enum Error {
 impl TensorInfo {
     /// The shape as messages show it: `[-1,28,28]`.
     pub fn shape_text(&self) -> String {
-        let sizes: Vec<String> =
-            self.shape.iter().map(|size| size.map_or("-1".to_owned(), |n| n.to_string())).collect();
+        let sizes: Vec<String> = self
+            .shape
+            .iter()
+            .map(|size| size.map_or("-1".to_owned(), |n| n.to_string()))
+            .collect();
         format!("[{}]", sizes.join(","))
     }
 
@@ -94,7 +97,10 @@ impl TensorInfo {
         }
         let given = tensor.shape();
         let fits = given.len() == self.shape.len()
-            && given.iter().zip(&self.shape).all(|(&size, want)| want.is_none_or(|w| w == size));
+            && given
+                .iter()
+                .zip(&self.shape)
+                .all(|(&size, want)| want.is_none_or(|w| w == size));
         if fits {
             return Ok(tensor);
         }
@@ -140,19 +146,27 @@ impl Signature {
     }
 
     /// The outputs that `filter` names, all of them if it names none.
-    pub fn select<'a>(&'a self, filter: &'a [String]) -> Result<Vec<(&'a str, &'a TensorInfo)>, Error> {
+    pub fn select<'a>(
+        &'a self,
+        filter: &'a [String],
+    ) -> Result<Vec<(&'a str, &'a TensorInfo)>, Error> {
         if filter.is_empty() {
-            return Ok(self.outputs.iter().map(|(name, info)| (name.as_str(), info)).collect());
+            return Ok(self
+                .outputs
+                .iter()
+                .map(|(name, info)| (name.as_str(), info))
+                .collect());
         }
         filter
             .iter()
             .map(|name| {
-                self.outputs.get_key_value(name).map(|(name, info)| (name.as_str(), info)).ok_or_else(
-                    || Error::Output {
+                self.outputs
+                    .get_key_value(name)
+                    .map(|(name, info)| (name.as_str(), info))
+                    .ok_or_else(|| Error::Output {
                         name: name.clone(),
                         known: self.outputs.keys().cloned().collect(),
-                    },
-                )
+                    })
             })
             .collect()
     }
@@ -177,20 +191,33 @@ mod tests {
     #[test]
     fn an_image_fits_as_a_square_as_a_row_and_with_a_channel() {
         for shape in [&[3, 28, 28][..], &[3, 784], &[3, 28, 28, 1], &[3, 1, 784]] {
-            assert_eq!(image().fit("x", zeros(shape)).unwrap().shape(), [3, 28, 28], "{shape:?}");
+            assert_eq!(
+                image().fit("x", zeros(shape)).unwrap().shape(),
+                [3, 28, 28],
+                "{shape:?}"
+            );
         }
-        assert_eq!(image().fit("x", zeros(&[0, 784])).unwrap().shape(), [0, 28, 28]);
+        assert_eq!(
+            image().fit("x", zeros(&[0, 784])).unwrap().shape(),
+            [0, 28, 28]
+        );
     }
 
     #[test]
     fn other_shapes_and_types_are_refused_with_both_sides_named() {
         for shape in [&[784][..], &[28, 28], &[1, 783], &[1, 28, 28, 2], &[]] {
             let text = image().fit("x", zeros(shape)).unwrap_err().to_string();
-            assert!(text.contains(&shape_text(shape)) && text.contains("[-1,28,28]"), "{text}");
+            assert!(
+                text.contains(&shape_text(shape)) && text.contains("[-1,28,28]"),
+                "{text}"
+            );
         }
         let bytes = Tensor::new(vec![1, 784], crate::tensor::Values::Uint8(vec![0; 784])).unwrap();
         let text = image().fit("x", bytes).unwrap_err().to_string();
-        assert_eq!(text, "input \"x\" is of type uint8, but the signature wants float");
+        assert_eq!(
+            text,
+            "input \"x\" is of type uint8, but the signature wants float"
+        );
     }
 
     #[test]
@@ -205,7 +232,10 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert_eq!(text, "input keys are [y], but the signature wants [x]");
-        let text = signature.select(&["scores".to_owned()]).unwrap_err().to_string();
+        let text = signature
+            .select(&["scores".to_owned()])
+            .unwrap_err()
+            .to_string();
         assert_eq!(text, "no output \"scores\"; the signature has [classes]");
         assert_eq!(signature.select(&[]).unwrap()[0].0, "classes");
     }

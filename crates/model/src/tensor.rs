@@ -87,11 +87,16 @@ pub struct Tensor {
 impl Tensor {
     /// A tensor of these elements.
     pub fn new(shape: Vec<usize>, values: Values) -> Result<Self, ShapeError> {
-        let wanted = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size));
+        let wanted = shape
+            .iter()
+            .try_fold(1_usize, |product, &size| product.checked_mul(size));
         if wanted == Some(values.len()) {
             Ok(Self { shape, values })
         } else {
-            Err(ShapeError { shape, found: values.len() })
+            Err(ShapeError {
+                shape,
+                found: values.len(),
+            })
         }
     }
 

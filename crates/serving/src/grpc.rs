@@ -42,7 +42,11 @@ fn wanted(spec: &ModelSpec) -> Wanted {
 
 /// What a request asked, with the version that answered.
 fn answered(name: String, version: i64, signature_name: String) -> ModelSpec {
-    ModelSpec { name, version_choice: Some(VersionChoice::Version(version)), signature_name }
+    ModelSpec {
+        name,
+        version_choice: Some(VersionChoice::Version(version)),
+        signature_name,
+    }
 }
 
 impl Services {
@@ -58,22 +62,30 @@ impl Services {
             inputs.insert(name.clone(), tensor);
         }
         let answer = predict(servable, signature.clone(), inputs, request.output_filter).await?;
-        let outputs =
-            answer.iter().map(|(name, tensor)| (name.clone(), tensor.to_proto(Encoding::Fields)));
+        let outputs = answer
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.to_proto(Encoding::Fields)));
         Ok(PredictResponse {
             outputs: outputs.collect(),
             model_spec: Some(answered(spec.name, version, signature)),
         })
     }
 
-    fn metadata(&self, request: GetModelMetadataRequest) -> Result<GetModelMetadataResponse, Failure> {
+    fn metadata(
+        &self,
+        request: GetModelMetadataRequest,
+    ) -> Result<GetModelMetadataResponse, Failure> {
         let spec = request.model_spec.unwrap_or_default();
         if request.metadata_field.is_empty() {
             return Err(Failure::invalid(format!(
                 "GetModelMetadataRequest must specify at least one metadata_field; known is {SIGNATURE_FIELD}"
             )));
         }
-        if let Some(other) = request.metadata_field.iter().find(|field| *field != SIGNATURE_FIELD) {
+        if let Some(other) = request
+            .metadata_field
+            .iter()
+            .find(|field| *field != SIGNATURE_FIELD)
+        {
             return Err(Failure::invalid(format!(
                 "Metadata field {other} is not supported; known is {SIGNATURE_FIELD}"
             )));
@@ -143,7 +155,9 @@ impl ModelService for Services {
     ) -> Result<Response<GetModelStatusResponse>, Status> {
         let spec = request.into_inner().model_spec.unwrap_or_default();
         let model_version_status = self.manager.statuses(&spec.name, &wanted(&spec))?;
-        Ok(Response::new(GetModelStatusResponse { model_version_status }))
+        Ok(Response::new(GetModelStatusResponse {
+            model_version_status,
+        }))
     }
 
     async fn handle_reload_config_request(

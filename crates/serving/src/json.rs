@@ -38,15 +38,22 @@ pub(crate) fn parse_body(bytes: &[u8]) -> Result<Body, Failure> {
     let layout = match (object.remove("instances"), object.remove("inputs")) {
         (Some(Value::Array(instances)), None) if !instances.is_empty() => Layout::Row(instances),
         (Some(_), None) => {
-            return Err(Failure::invalid("'instances' is not a list of at least one instance"));
+            return Err(Failure::invalid(
+                "'instances' is not a list of at least one instance",
+            ));
         }
         (None, Some(inputs)) => Layout::Columnar(inputs),
         (None, None) => return Err(Failure::invalid("Missing 'inputs' or 'instances' key")),
         (Some(_), Some(_)) => {
-            return Err(Failure::invalid("Not expecting 'inputs' and 'instances' together"));
+            return Err(Failure::invalid(
+                "Not expecting 'inputs' and 'instances' together",
+            ));
         }
     };
-    Ok(Body { signature_name, layout })
+    Ok(Body {
+        signature_name,
+        layout,
+    })
 }
 
 /// The inputs of a request.
@@ -64,7 +71,12 @@ pub(crate) fn inputs(
         Failure::invalid(format!(
             "the signature has {} inputs, so each must be given by name: {}",
             signature.inputs.len(),
-            signature.inputs.keys().cloned().collect::<Vec<_>>().join(", ")
+            signature
+                .inputs
+                .keys()
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", ")
         ))
     };
     match layout {
@@ -112,10 +124,18 @@ pub(crate) fn inputs(
 
 /// One input: with `rows` each value is one element along the first dimension, else the one value
 /// is all.
-fn tensor(name: &str, values: &[Value], signature: &Signature, rows: bool) -> Result<Tensor, Failure> {
+fn tensor(
+    name: &str,
+    values: &[Value],
+    signature: &Signature,
+    rows: bool,
+) -> Result<Tensor, Failure> {
     let info = signature.inputs.get(name).ok_or_else(|| {
         let known: Vec<String> = signature.inputs.keys().cloned().collect();
-        Failure::invalid(format!("no input {name:?}; the signature has [{}]", known.join(", ")))
+        Failure::invalid(format!(
+            "no input {name:?}; the signature has [{}]",
+            known.join(", ")
+        ))
     })?;
     let [first, ..] = values else {
         return Err(Failure::invalid(format!("input {name:?} has no value")));
@@ -158,13 +178,17 @@ impl Numbers {
         match (value, shape) {
             (Value::Array(items), [size, inner @ ..]) => {
                 if items.len() != *size {
-                    return Err(format!("lists of {size} and of {} elements side by side", items.len()));
+                    return Err(format!(
+                        "lists of {size} and of {} elements side by side",
+                        items.len()
+                    ));
                 }
                 items.iter().try_for_each(|item| self.collect(item, inner))
             }
             (Value::Number(number), []) => {
                 let data_type = self.0.data_type();
-                self.push(number).ok_or_else(|| format!("{number} is not of type {data_type}"))
+                self.push(number)
+                    .ok_or_else(|| format!("{number} is not of type {data_type}"))
             }
             (Value::Array(_), []) => Err("lists and numbers side by side".to_owned()),
             (Value::Number(_), _) => Err("lists and numbers side by side".to_owned()),
@@ -187,7 +211,11 @@ impl Numbers {
 /// The answer in the request's layout. A single output stands by itself, several by name.
 pub(crate) fn answer(outputs: &BTreeMap<String, Tensor>, row: bool) -> Result<String, Failure> {
     let mut text = String::new();
-    let only = if outputs.len() == 1 { outputs.values().next() } else { None };
+    let only = if outputs.len() == 1 {
+        outputs.values().next()
+    } else {
+        None
+    };
     if !row {
         text.push_str("{\"outputs\":");
         match only {
@@ -199,9 +227,16 @@ pub(crate) fn answer(outputs: &BTreeMap<String, Tensor>, row: bool) -> Result<St
         text.push('}');
         return Ok(text);
     }
-    let rows = outputs.values().next().and_then(|tensor| tensor.shape().first().copied());
+    let rows = outputs
+        .values()
+        .next()
+        .and_then(|tensor| tensor.shape().first().copied());
     let rows = rows
-        .filter(|rows| outputs.values().all(|tensor| tensor.shape().first() == Some(rows)))
+        .filter(|rows| {
+            outputs
+                .values()
+                .all(|tensor| tensor.shape().first() == Some(rows))
+        })
         .ok_or_else(|| {
             Failure::invalid("the outputs are not one per instance; ask with 'inputs' instead")
         })?;

@@ -41,7 +41,7 @@ pub mod proto {
     #![expect(
         clippy::pedantic,
         clippy::allow_attributes,
-
+        clippy::allow_attributes_without_reason,
         reason = "generated code"
     )]
     include!("generated/tensorflow.serving.rs");
@@ -62,7 +62,9 @@ pub struct Host<'a> {
 
 impl std::fmt::Debug for Host<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("bind", &self.bind).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("bind", &self.bind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,8 +86,10 @@ pub fn main(args: &[String], host: &Host<'_>) -> ExitCode {
     options.bind = host.bind;
     options.model_base_path = (host.resolve)(&options.model_base_path);
     // Two threads: one request is one thread's work, and big batches use rayon's.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(serve(options, Arc::clone(&host.clock))),
         Err(source) => Err(Error::Runtime { source }),

@@ -77,7 +77,12 @@ const REPEAT: u32 = 60;
 
 impl Manager {
     pub(crate) fn new(options: Options, clock: SharedClock) -> Self {
-        Self { options, clock, current: RwLock::default(), states: RwLock::default() }
+        Self {
+            options,
+            clock,
+            current: RwLock::default(),
+            states: RwLock::default(),
+        }
     }
 
     /// Whether this server's model goes by that name.
@@ -89,23 +94,31 @@ impl Manager {
     /// The servable for a request.
     pub(crate) fn find(&self, name: &str, wanted: &Wanted) -> Result<Arc<Servable>, Failure> {
         if name.is_empty() {
-            return Err(Failure::invalid("Missing ModelSpec: the request names no model"));
+            return Err(Failure::invalid(
+                "Missing ModelSpec: the request names no model",
+            ));
         }
         if let Wanted::Label(label) = wanted {
             return Err(unknown_label(label));
         }
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = self
+            .current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let fits = |servable: &Arc<Servable>| match wanted {
             Wanted::Version(version) => servable.version == *version,
             Wanted::Latest | Wanted::Label(_) => true,
         };
-        current.filter(|servable| self.answers_to(name) && fits(servable)).ok_or_else(|| {
-            let request = match wanted {
-                Wanted::Version(version) => format!("Specific({name}, {version})"),
-                Wanted::Latest | Wanted::Label(_) => format!("Latest({name})"),
-            };
-            Failure::not_found(format!("Servable not found for request: {request}"))
-        })
+        current
+            .filter(|servable| self.answers_to(name) && fits(servable))
+            .ok_or_else(|| {
+                let request = match wanted {
+                    Wanted::Version(version) => format!("Specific({name}, {version})"),
+                    Wanted::Latest | Wanted::Label(_) => format!("Latest({name})"),
+                };
+                Failure::not_found(format!("Servable not found for request: {request}"))
+            })
     }
 
     /// The states of the versions that a request asks for, newest first.
@@ -115,7 +128,9 @@ impl Manager {
         wanted: &Wanted,
     ) -> Result<Vec<ModelVersionStatus>, Failure> {
         if name.is_empty() {
-            return Err(Failure::invalid("Missing ModelSpec: the request names no model"));
+            return Err(Failure::invalid(
+                "Missing ModelSpec: the request names no model",
+            ));
         }
         if let Wanted::Label(label) = wanted {
             return Err(unknown_label(label));
@@ -130,10 +145,19 @@ impl Manager {
             })
             .filter(|_| self.answers_to(name))
             .map(|(&version, state)| {
-                let (code, message) =
-                    state.problem.clone().unwrap_or((tonic::Code::Ok, String::new()));
-                let status = StatusProto { error_code: code.into(), error_message: message };
-                ModelVersionStatus { version, state: state.state.into(), status: Some(status) }
+                let (code, message) = state
+                    .problem
+                    .clone()
+                    .unwrap_or((tonic::Code::Ok, String::new()));
+                let status = StatusProto {
+                    error_code: code.into(),
+                    error_message: message,
+                };
+                ModelVersionStatus {
+                    version,
+                    state: state.state.into(),
+                    status: Some(status),
+                }
             })
             .collect();
         if !found.is_empty() {
@@ -181,11 +205,20 @@ impl Manager {
             return;
         }
         memory.complaint = None;
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = self
+            .current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let current = current.map(|servable| servable.version);
         let now = self.clock.monotonic();
-        match decide(&versions, current, memory.failed.as_ref(), now, self.options.max_load_retries)
-        {
+        match decide(
+            &versions,
+            current,
+            memory.failed.as_ref(),
+            now,
+            self.options.max_load_retries,
+        ) {
             Decision::Stay => {}
             Decision::Load(version) => self.load(version, memory),
         }
@@ -203,7 +236,10 @@ impl Manager {
                     "loaded {}: {model}",
                     path.display()
                 );
-                let servable = Arc::new(Servable { version: number, model });
+                let servable = Arc::new(Servable {
+                    version: number,
+                    model,
+                });
                 self.set_state(number, State::Available, None);
                 let old = self
                     .current
@@ -233,7 +269,11 @@ impl Manager {
                     .filter(|failed| failed.version == version)
                     .map_or(0, |failed| failed.tries);
                 let again = self.clock.monotonic() + self.options.load_retry_interval;
-                memory.failed = Some(FailedLoad { version, tries: tries + 1, again });
+                memory.failed = Some(FailedLoad {
+                    version,
+                    tries: tries + 1,
+                    again,
+                });
             }
         }
     }
@@ -265,7 +305,9 @@ fn decide(
     now: Duration,
     retries: u32,
 ) -> Decision {
-    let Some(highest) = versions.last() else { return Decision::Stay };
+    let Some(highest) = versions.last() else {
+        return Decision::Stay;
+    };
     if current == Some(highest.number) {
         return Decision::Stay;
     }

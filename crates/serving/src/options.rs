@@ -115,7 +115,10 @@ const IGNORED: &[&str] = &[
 
 /// Flags of the original that ask for something this server does not have.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("--model_config_file", "give --model_name and --model_base_path"),
+    (
+        "--model_config_file",
+        "give --model_name and --model_base_path",
+    ),
     ("--monitoring_config_file", "leave it out"),
     ("--platform_config_file", "leave it out"),
     ("--ssl_config_file", "put a TLS proxy in front"),
@@ -143,18 +146,25 @@ impl Options {
                 None => (word, None),
             };
             if let Some(&(_, instead)) = UNSUPPORTED.iter().find(|(name, _)| *name == flag) {
-                return Err(UsageError::Unsupported { flag: flag.to_owned(), instead });
+                return Err(UsageError::Unsupported {
+                    flag: flag.to_owned(),
+                    instead,
+                });
             }
             let known = KNOWN.contains(&flag);
             if !known && !IGNORED.contains(&flag) {
-                return Err(UsageError::UnknownFlag { flag: word.to_owned() });
+                return Err(UsageError::UnknownFlag {
+                    flag: word.to_owned(),
+                });
             }
             let value = match inline {
                 Some(value) => Some(value),
                 None => words.next_if(|next| !next.starts_with("--")),
             };
             if known {
-                let missing = || UsageError::MissingValue { flag: flag.to_owned() };
+                let missing = || UsageError::MissingValue {
+                    flag: flag.to_owned(),
+                };
                 options.set(flag, value.ok_or_else(missing)?)?;
             } else {
                 tracing::info!(flag, "this flag has no effect here");
@@ -172,13 +182,18 @@ impl Options {
         match flag {
             "--port" => self.port = value.parse().map_err(|_| bad("a port (0 to 65535)"))?,
             "--rest_api_port" => {
-                let port = value.parse().map_err(|_| bad("a port (0 to 65535; 0 for no REST)"))?;
+                let port = value
+                    .parse()
+                    .map_err(|_| bad("a port (0 to 65535; 0 for no REST)"))?;
                 self.rest_api_port = (port != 0).then_some(port);
             }
             "--model_name" if value.is_empty() => return Err(bad("a name")),
             "--model_name" => value.clone_into(&mut self.model_name),
             "--model_alias" => {
-                let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+                let names = value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|name| !name.is_empty());
                 self.model_aliases.extend(names.map(str::to_owned));
             }
             "--model_base_path" if value.is_empty() => return Err(bad("a directory")),
@@ -200,7 +215,11 @@ impl Options {
                 let micros = value.parse().map_err(|_| bad("a number of microseconds"))?;
                 self.load_retry_interval = Duration::from_micros(micros);
             }
-            _ => return Err(UsageError::UnknownFlag { flag: flag.to_owned() }),
+            _ => {
+                return Err(UsageError::UnknownFlag {
+                    flag: flag.to_owned(),
+                });
+            }
         }
         Ok(())
     }
@@ -212,7 +231,10 @@ mod tests {
 
     fn parse(line: &str, env: &[(&str, &str)]) -> Result<Options, UsageError> {
         let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let env = env.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let env = env
+            .iter()
+            .map(|&(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
         Options::parse(&args, &env)
     }
 
@@ -254,6 +276,9 @@ mod tests {
         check("--prot=1", &["unknown flag --prot=1", "--rest_api_port"]);
         check("--port=70000", &["--port=70000 is not a port"]);
         check("--port", &["--port needs a value"]);
-        check("--model_config_file=/x", &["--model_config_file", "--model_base_path"]);
+        check(
+            "--model_config_file=/x",
+            &["--model_config_file", "--model_base_path"],
+        );
     }
 }

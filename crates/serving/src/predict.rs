@@ -15,7 +15,11 @@ const HERE: usize = 8192;
 
 /// The signature that a request means.
 pub(crate) fn signature_name(given: &str) -> &str {
-    if given.is_empty() { DEFAULT_SIGNATURE } else { given }
+    if given.is_empty() {
+        DEFAULT_SIGNATURE
+    } else {
+        given
+    }
 }
 
 /// Asks a servable.
@@ -26,7 +30,12 @@ pub(crate) async fn predict(
     filter: Vec<String>,
 ) -> Result<BTreeMap<String, Tensor>, Failure> {
     let numbers: usize = inputs.values().map(|tensor| tensor.values().len()).sum();
-    let ask = move || servable.model.predict(&signature, inputs, &filter).map_err(Failure::from);
+    let ask = move || {
+        servable
+            .model
+            .predict(&signature, inputs, &filter)
+            .map_err(Failure::from)
+    };
     if numbers <= HERE {
         return ask();
     }

@@ -52,7 +52,11 @@ fn parse_path(path: &str) -> Option<Target<'_>> {
     let mut next = parts.next();
     match next {
         Some("versions") => {
-            let version = parts.next()?.parse().ok().filter(|version: &i64| *version >= 0)?;
+            let version = parts
+                .next()?
+                .parse()
+                .ok()
+                .filter(|version: &i64| *version >= 0)?;
             (wanted, next) = (Wanted::Version(version), parts.next());
         }
         Some("labels") => {
@@ -67,29 +71,51 @@ fn parse_path(path: &str) -> Option<Target<'_>> {
         (None, Some(call)) => action = Action::Call(call),
         _ => return None,
     }
-    parts.next().is_none().then_some(Target { name, wanted, action })
+    parts.next().is_none().then_some(Target {
+        name,
+        wanted,
+        action,
+    })
 }
 
 async fn handle(State(manager): State<Arc<Manager>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let answer = match (parse_path(path), &parts.method) {
-        (Some(Target { name, wanted, action: Action::Call(call) }), &Method::POST) => {
-            call_model(&manager, name, &wanted, call, body).await
-        }
-        (Some(Target { name, wanted, action: Action::Status }), &Method::GET) => {
-            status(&manager, name, &wanted)
-        }
-        (Some(Target { name, wanted, action: Action::Metadata }), &Method::GET) => {
-            metadata(&manager, name, &wanted)
-        }
-        (_, method) => Err(Failure::invalid(format!("Malformed request: {method} {path}"))),
+        (
+            Some(Target {
+                name,
+                wanted,
+                action: Action::Call(call),
+            }),
+            &Method::POST,
+        ) => call_model(&manager, name, &wanted, call, body).await,
+        (
+            Some(Target {
+                name,
+                wanted,
+                action: Action::Status,
+            }),
+            &Method::GET,
+        ) => status(&manager, name, &wanted),
+        (
+            Some(Target {
+                name,
+                wanted,
+                action: Action::Metadata,
+            }),
+            &Method::GET,
+        ) => metadata(&manager, name, &wanted),
+        (_, method) => Err(Failure::invalid(format!(
+            "Malformed request: {method} {path}"
+        ))),
     };
     match answer {
         Ok(text) => respond(StatusCode::OK, text),
-        Err(failure) => {
-            respond(failure.http_status(), json!({ "error": failure.message }).to_string())
-        }
+        Err(failure) => respond(
+            failure.http_status(),
+            json!({ "error": failure.message }).to_string(),
+        ),
     }
 }
 
@@ -107,7 +133,11 @@ async fn call_model(
     match call {
         "predict" => {}
         "classify" | "regress" => return Err(Failure::unimplemented(call)),
-        other => return Err(Failure::invalid(format!("Malformed request: no method :{other}"))),
+        other => {
+            return Err(Failure::invalid(format!(
+                "Malformed request: no method :{other}"
+            )));
+        }
     }
     let bytes = axum::body::to_bytes(body, MOST_BYTES)
         .await
@@ -182,7 +212,9 @@ fn signature_json(signature: &Signature) -> Value {
                 "name": info.edge,
             })
         };
-        let pairs = side.iter().map(|(name, tensor)| (name.clone(), info(tensor)));
+        let pairs = side
+            .iter()
+            .map(|(name, tensor)| (name.clone(), info(tensor)));
         Value::Object(pairs.collect())
     };
     json!({
@@ -198,9 +230,18 @@ mod tests {
 
     #[test]
     fn paths_are_taken_apart_and_others_refused() {
-        let target = |name, wanted, action| Some(Target { name, wanted, action });
+        let target = |name, wanted, action| {
+            Some(Target {
+                name,
+                wanted,
+                action,
+            })
+        };
         let parse = parse_path;
-        assert_eq!(parse("/v1/models/m"), target("m", Wanted::Latest, Action::Status));
+        assert_eq!(
+            parse("/v1/models/m"),
+            target("m", Wanted::Latest, Action::Status)
+        );
         assert_eq!(
             parse("/v1/models/m:predict"),
             target("m", Wanted::Latest, Action::Call("predict"))

@@ -76,7 +76,8 @@ impl Server {
         tracing::info!(
             model = options.model_name,
             "serving gRPC at {grpc}{}",
-            rest.map(|address| format!(", REST at http://{address}")).unwrap_or_default()
+            rest.map(|address| format!(", REST at http://{address}"))
+                .unwrap_or_default()
         );
 
         let wait = options.poll_wait;
@@ -95,9 +96,14 @@ impl Server {
         }
 
         let failure = Arc::new(Mutex::new(None));
-        let services = Services { manager: Arc::clone(&manager) };
+        let services = Services {
+            manager: Arc::clone(&manager),
+        };
         let token = supervisor.token().clone();
-        let guard = Guard { supervisor: supervisor.clone(), failure: Arc::clone(&failure) };
+        let guard = Guard {
+            supervisor: supervisor.clone(),
+            failure: Arc::clone(&failure),
+        };
         supervisor.spawn_graceful("grpc", async move {
             let incoming = TcpIncoming::from(grpc_listener).with_nodelay(Some(true));
             let prediction = PredictionServiceServer::new(services.clone())
@@ -112,7 +118,10 @@ impl Server {
         });
         if let Some((listener, _)) = rest_listener {
             let token = supervisor.token().clone();
-            let guard = Guard { supervisor: supervisor.clone(), failure: Arc::clone(&failure) };
+            let guard = Guard {
+                supervisor: supervisor.clone(),
+                failure: Arc::clone(&failure),
+            };
             supervisor.spawn_graceful("rest", async move {
                 let listener = listener.tap_io(|stream| {
                     // A connection without it is slower, not broken.
@@ -124,7 +133,11 @@ impl Server {
                 guard.end("REST", outcome.map_err(Into::into));
             });
         }
-        Ok(Self { grpc, rest, failure })
+        Ok(Self {
+            grpc,
+            rest,
+            failure,
+        })
     }
 
     /// Where gRPC is served.
@@ -139,7 +152,12 @@ impl Server {
 
     /// How it ended: whether a listener broke down.
     pub fn outcome(self) -> Result<(), Error> {
-        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match self
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -172,7 +190,11 @@ async fn listen(
     port: u16,
 ) -> Result<(TcpListener, SocketAddr), Error> {
     let address = SocketAddr::new(options.bind, port);
-    let bind = |source| Error::Bind { protocol, address, source };
+    let bind = |source| Error::Bind {
+        protocol,
+        address,
+        source,
+    };
     let listener = TcpListener::bind(address).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
     Ok((listener, address))

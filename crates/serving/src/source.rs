@@ -24,7 +24,9 @@ pub(crate) fn scan(base: &Path) -> io::Result<Vec<Version>> {
         let entry = entry?;
         let name = entry.file_name();
         let number = name.to_str().and_then(|name| name.parse::<i64>().ok());
-        let Some(number) = number.filter(|number| *number >= 0) else { continue };
+        let Some(number) = number.filter(|number| *number >= 0) else {
+            continue;
+        };
         let path = entry.path();
         match std::fs::metadata(path.join(FILE_NAME)) {
             Ok(meta) => {
@@ -33,7 +35,11 @@ pub(crate) fn scan(base: &Path) -> io::Result<Vec<Version>> {
             }
             Err(error) if is_absent(&error) => {}
             // Loading it will say what is wrong.
-            Err(_) => versions.push(Version { number, path, file: None }),
+            Err(_) => versions.push(Version {
+                number,
+                path,
+                file: None,
+            }),
         }
     }
     versions.sort();
@@ -41,7 +47,10 @@ pub(crate) fn scan(base: &Path) -> io::Result<Vec<Version>> {
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 #[cfg(test)]
@@ -58,7 +67,13 @@ mod tests {
         std::fs::create_dir(dir.path().join("99")).unwrap();
         std::fs::write(dir.path().join("100"), "a file").unwrap();
         let found = scan(dir.path()).unwrap();
-        assert_eq!(found.iter().map(|version| version.number).collect::<Vec<_>>(), [2, 3, 10]);
+        assert_eq!(
+            found
+                .iter()
+                .map(|version| version.number)
+                .collect::<Vec<_>>(),
+            [2, 3, 10]
+        );
         assert_eq!(found[2].file.unwrap().0, 2);
         assert!(scan(&dir.path().join("missing")).is_err());
     }

@@ -12,20 +12,32 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
-        Self { code: tonic::Code::NotFound, message: message.into() }
+        Self {
+            code: tonic::Code::NotFound,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self { code: tonic::Code::InvalidArgument, message: message.into() }
+        Self {
+            code: tonic::Code::InvalidArgument,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn unimplemented(method: &str) -> Self {
         let message = format!("{method} is not served here; use Predict");
-        Self { code: tonic::Code::Unimplemented, message }
+        Self {
+            code: tonic::Code::Unimplemented,
+            message,
+        }
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
-        Self { code: tonic::Code::Internal, message: message.into() }
+        Self {
+            code: tonic::Code::Internal,
+            message: message.into(),
+        }
     }
 
     /// The REST status of the code.

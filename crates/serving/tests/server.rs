@@ -61,7 +61,13 @@ impl Running {
         let server = Server::start(options, shared, &supervisor).await.unwrap();
         let endpoint = Channel::from_shared(format!("http://{}", server.grpc_address())).unwrap();
         let channel = endpoint.connect().await.unwrap();
-        Self { server, supervisor, clock, dir, channel }
+        Self {
+            server,
+            supervisor,
+            clock,
+            dir,
+            channel,
+        }
     }
 
     fn predictions(&self) -> PredictionServiceClient<Channel> {
@@ -95,7 +101,10 @@ impl Running {
 }
 
 fn spec(name: &str) -> ModelSpec {
-    ModelSpec { name: name.to_owned(), ..ModelSpec::default() }
+    ModelSpec {
+        name: name.to_owned(),
+        ..ModelSpec::default()
+    }
 }
 
 fn digits(rows: usize, shape: &[usize]) -> Tensor {
@@ -129,15 +138,25 @@ async fn predict_answers_every_shape_and_encoding_alike() {
         let inputs = BTreeMap::from([("x".to_owned(), x.clone())]);
         let wanted = model.predict("serving_default", inputs, &[]).unwrap();
         for encoding in [Encoding::Fields, Encoding::Content] {
-            let answer = client.predict(request(name, &x, encoding)).await.unwrap().into_inner();
+            let answer = client
+                .predict(request(name, &x, encoding))
+                .await
+                .unwrap()
+                .into_inner();
             // The fields that the original's clients read.
             assert_eq!(answer.outputs["classes"].int_val.len(), shape[0]);
             assert_eq!(answer.outputs["predictions"].float_val.len(), 10 * shape[0]);
             for (output, tensor) in &wanted {
-                assert_eq!(&Tensor::from_proto(&answer.outputs[output]).unwrap(), tensor);
+                assert_eq!(
+                    &Tensor::from_proto(&answer.outputs[output]).unwrap(),
+                    tensor
+                );
             }
             let spec = answer.model_spec.unwrap();
-            assert_eq!((spec.name.as_str(), spec.signature_name.as_str()), (name, "serving_default"));
+            assert_eq!(
+                (spec.name.as_str(), spec.signature_name.as_str()),
+                (name, "serving_default")
+            );
             assert_eq!(spec.version_choice, Some(VersionChoice::Version(1)));
         }
     }
@@ -181,17 +200,26 @@ async fn a_request_that_cannot_be_answered_gets_its_code_and_a_reason() {
             Code::InvalidArgument,
             "stable",
         ),
-        (change(&|r| r.model_spec = None), Code::InvalidArgument, "ModelSpec"),
+        (
+            change(&|r| r.model_spec = None),
+            Code::InvalidArgument,
+            "ModelSpec",
+        ),
         (
             change(&|r| of(r).signature_name = "other".to_owned()),
             Code::FailedPrecondition,
             "\"other\" not found",
         ),
-        (change(&|r| r.inputs.clear()), Code::InvalidArgument, "wants [x]"),
+        (
+            change(&|r| r.inputs.clear()),
+            Code::InvalidArgument,
+            "wants [x]",
+        ),
         (
             change(&|r| {
                 let x = Tensor::float(vec![1, 783], vec![0.0; 783]).unwrap();
-                r.inputs.insert("x".to_owned(), x.to_proto(Encoding::Content));
+                r.inputs
+                    .insert("x".to_owned(), x.to_proto(Encoding::Content));
             }),
             Code::InvalidArgument,
             "shape [1,783], but the signature wants [-1,28,28]",
@@ -212,9 +240,17 @@ async fn a_request_that_cannot_be_answered_gets_its_code_and_a_reason() {
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(part), "{status} lacks {part}");
     }
-    let classify = ClassificationRequest { model_spec: Some(spec("mnist")) };
-    assert_eq!(client.classify(classify).await.unwrap_err().code(), Code::Unimplemented);
-    let reload = running.models().handle_reload_config_request(ReloadConfigRequest {}).await;
+    let classify = ClassificationRequest {
+        model_spec: Some(spec("mnist")),
+    };
+    assert_eq!(
+        client.classify(classify).await.unwrap_err().code(),
+        Code::Unimplemented
+    );
+    let reload = running
+        .models()
+        .handle_reload_config_request(ReloadConfigRequest {})
+        .await;
     assert_eq!(reload.unwrap_err().code(), Code::Unimplemented);
     drop(client);
     running.stop().await;
@@ -224,26 +260,59 @@ async fn a_request_that_cannot_be_answered_gets_its_code_and_a_reason() {
 async fn metadata_and_status_describe_the_model() {
     let running = Running::start(Some(5)).await;
     let metadata_field = vec!["signature_def".to_owned()];
-    let request = GetModelMetadataRequest { model_spec: Some(spec("mnist")), metadata_field };
+    let request = GetModelMetadataRequest {
+        model_spec: Some(spec("mnist")),
+        metadata_field,
+    };
     let mut client = running.predictions();
-    let answer = client.get_model_metadata(request).await.unwrap().into_inner();
+    let answer = client
+        .get_model_metadata(request)
+        .await
+        .unwrap()
+        .into_inner();
     let any = &answer.metadata["signature_def"];
-    assert!(any.type_url.ends_with("/tensorflow.serving.SignatureDefMap"));
+    assert!(
+        any.type_url
+            .ends_with("/tensorflow.serving.SignatureDefMap")
+    );
     let map = SignatureDefMap::decode(&any.value[..]).unwrap();
     let signature = &map.signature_def["serving_default"];
-    assert_eq!(signature.inputs["x"].tensor_shape.as_ref().unwrap().dim.len(), 3);
-    assert_eq!(signature.outputs.keys().collect::<Vec<_>>(), ["classes", "predictions"]);
-    let request = GetModelMetadataRequest { model_spec: Some(spec("mnist")), ..Default::default() };
+    assert_eq!(
+        signature.inputs["x"]
+            .tensor_shape
+            .as_ref()
+            .unwrap()
+            .dim
+            .len(),
+        3
+    );
+    assert_eq!(
+        signature.outputs.keys().collect::<Vec<_>>(),
+        ["classes", "predictions"]
+    );
+    let request = GetModelMetadataRequest {
+        model_spec: Some(spec("mnist")),
+        ..Default::default()
+    };
     let status = client.get_model_metadata(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 
     let mut models = running.models();
-    let status = |name: &str| GetModelStatusRequest { model_spec: Some(spec(name)) };
-    let answer = models.get_model_status(status("mnist")).await.unwrap().into_inner();
+    let status = |name: &str| GetModelStatusRequest {
+        model_spec: Some(spec(name)),
+    };
+    let answer = models
+        .get_model_status(status("mnist"))
+        .await
+        .unwrap()
+        .into_inner();
     let versions = answer.model_version_status;
     assert_eq!((versions.len(), versions[0].version), (1, 5));
     assert_eq!(versions[0].state(), State::Available);
-    let error = models.get_model_status(status("letters")).await.unwrap_err();
+    let error = models
+        .get_model_status(status("letters"))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), Code::NotFound);
     drop((client, models));
     running.stop().await;
@@ -254,12 +323,17 @@ async fn rest_answers_what_grpc_answers() {
     let running = Running::start(Some(2)).await;
     let x = digits(2, &[2, 784]);
     let mut client = running.predictions();
-    let answer = client.predict(request("mnist", &x, Encoding::Content)).await.unwrap();
+    let answer = client
+        .predict(request("mnist", &x, Encoding::Content))
+        .await
+        .unwrap();
     let wanted = answer.into_inner().outputs;
     let rows: Vec<&[f32]> = x.as_floats().unwrap().chunks(784).collect();
 
     let body = json!({ "instances": rows }).to_string();
-    let (status, row) = running.rest("POST", "/v1/models/mnist:predict", &body).await;
+    let (status, row) = running
+        .rest("POST", "/v1/models/mnist:predict", &body)
+        .await;
     assert_eq!(status, 200, "{row}");
     let body = json!({ "inputs": { "x": rows }, "signature_name": "classes" }).to_string();
     let path = "/v1/models/mnist-service/versions/2:predict";
@@ -284,22 +358,58 @@ async fn rest_answers_what_grpc_answers() {
     let (status, body) = running.rest("GET", "/v1/models/mnist", "").await;
     assert_eq!(status, 200);
     let version = &body["model_version_status"][0];
-    assert_eq!((&version["version"], &version["state"]), (&json!("2"), &json!("AVAILABLE")));
-    assert_eq!(version["status"], json!({ "error_code": "OK", "error_message": "" }));
+    assert_eq!(
+        (&version["version"], &version["state"]),
+        (&json!("2"), &json!("AVAILABLE"))
+    );
+    assert_eq!(
+        version["status"],
+        json!({ "error_code": "OK", "error_message": "" })
+    );
     let (_, body) = running.rest("GET", "/v1/models/mnist/metadata", "").await;
     let signature = &body["metadata"]["signature_def"]["signature_def"]["serving_default"];
     assert_eq!(signature["inputs"]["x"]["dtype"], "DT_FLOAT");
     assert_eq!(body["model_spec"]["version"], "2");
 
     for (method, path, body, wanted, part) in [
-        ("GET", "/v1/models/letters", "", 404, "Could not find any versions of model letters"),
+        (
+            "GET",
+            "/v1/models/letters",
+            "",
+            404,
+            "Could not find any versions of model letters",
+        ),
         ("GET", "/v1/models/mnist/versions/9", "", 404, "version 9"),
-        ("POST", "/v1/models/letters:predict", r#"{"instances": [1]}"#, 404, "Latest(letters)"),
-        ("POST", "/v1/models/mnist:predict", "{", 400, "JSON Parse error"),
-        ("POST", "/v1/models/mnist:predict", r#"{"instances": [[1, 2]]}"#, 400, "[1,2]"),
+        (
+            "POST",
+            "/v1/models/letters:predict",
+            r#"{"instances": [1]}"#,
+            404,
+            "Latest(letters)",
+        ),
+        (
+            "POST",
+            "/v1/models/mnist:predict",
+            "{",
+            400,
+            "JSON Parse error",
+        ),
+        (
+            "POST",
+            "/v1/models/mnist:predict",
+            r#"{"instances": [[1, 2]]}"#,
+            400,
+            "[1,2]",
+        ),
         ("POST", "/v1/models/mnist:regress", "{}", 501, "regress"),
         ("POST", "/v1/models/mnist:guess", "{}", 400, ":guess"),
-        ("GET", "/v2/health", "", 400, "Malformed request: GET /v2/health"),
+        (
+            "GET",
+            "/v2/health",
+            "",
+            400,
+            "Malformed request: GET /v2/health",
+        ),
         (
             "POST",
             "/v1/models/mnist:predict",
@@ -321,9 +431,16 @@ async fn rest_answers_what_grpc_answers() {
 async fn until(running: &Running, version: i64) {
     let mut models = running.models();
     loop {
-        let request = GetModelStatusRequest { model_spec: Some(spec("mnist")) };
-        let answer = models.get_model_status(request).await.map(tonic::Response::into_inner);
-        let versions = answer.map(|answer| answer.model_version_status).unwrap_or_default();
+        let request = GetModelStatusRequest {
+            model_spec: Some(spec("mnist")),
+        };
+        let answer = models
+            .get_model_status(request)
+            .await
+            .map(tonic::Response::into_inner);
+        let versions = answer
+            .map(|answer| answer.model_version_status)
+            .unwrap_or_default();
         let newest = versions.first();
         if newest.is_some_and(|v| v.version == version && v.state() == State::Available) {
             return;
@@ -348,7 +465,10 @@ async fn a_server_waits_for_its_first_version_and_takes_each_newer_one() {
         until(&running, version as i64).await;
         let answer = client.predict(ask.clone()).await.unwrap().into_inner();
         let spec = answer.model_spec.unwrap();
-        assert_eq!(spec.version_choice, Some(VersionChoice::Version(version as i64)));
+        assert_eq!(
+            spec.version_choice,
+            Some(VersionChoice::Version(version as i64))
+        );
     }
     assert!(running.clock.now() > "2020-01-01T00:00:00Z".parse().unwrap());
     drop(client);
@@ -359,9 +479,14 @@ async fn a_server_waits_for_its_first_version_and_takes_each_newer_one() {
 async fn a_port_in_use_is_named() {
     let running = Running::start(None).await;
     let address = running.server.grpc_address();
-    let options = Options { port: address.port(), ..Options::default() };
+    let options = Options {
+        port: address.port(),
+        ..Options::default()
+    };
     let clock = Arc::<ManualClock>::clone(&running.clock);
-    let error = Server::start(options, clock, &Supervisor::new()).await.unwrap_err();
+    let error = Server::start(options, clock, &Supervisor::new())
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), format!("listen for gRPC on {address}"));
     running.stop().await;
 }

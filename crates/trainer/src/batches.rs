@@ -15,7 +15,11 @@ pub struct Batches {
 impl Batches {
     /// The batches that belong to a seed, of this many images.
     pub fn new(seed: u64, images: usize) -> Self {
-        Self { seed, pass: None, order: (0..images as u32).collect() }
+        Self {
+            seed,
+            pass: None,
+            order: (0..images as u32).collect(),
+        }
     }
 
     /// Writes the batch of step `step` (the first is 0): the images one after the other, and their
@@ -60,7 +64,9 @@ mod tests {
     fn a_pass_sees_each_image_once_in_an_order_of_its_own() {
         let mut batches = Batches::new(5, 1000);
         let pass = |batches: &mut Batches, pass: u64| -> Vec<usize> {
-            (0..1000).map(|at| batches.index(pass * 1000 + at)).collect()
+            (0..1000)
+                .map(|at| batches.index(pass * 1000 + at))
+                .collect()
         };
         let first = pass(&mut batches, 0);
         assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 1000);

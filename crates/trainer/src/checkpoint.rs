@@ -98,7 +98,11 @@ pub(crate) fn save(
         optimizer: optimizer.name().to_owned(),
     };
     let header = serde_json::to_vec(&header).expect("invariant: a header of plain fields encodes");
-    let numbers = network.parameters.iter().map(|parameter| &parameter.values).chain(memory);
+    let numbers = network
+        .parameters
+        .iter()
+        .map(|parameter| &parameter.values)
+        .chain(memory);
     let count: usize = numbers.clone().map(|values| 4 * values.len()).sum();
     let mut file = Vec::with_capacity(count + header.len() + 64);
     file.extend(MAGIC);
@@ -141,7 +145,10 @@ pub(crate) fn find(
 
 /// The checkpoints of a directory, oldest first.
 fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
-    let read = |source| Error::Read { path: dir.to_owned(), source };
+    let read = |source| Error::Read {
+        path: dir.to_owned(),
+        source,
+    };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -151,9 +158,12 @@ fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     for entry in entries {
         let entry = entry.map_err(read)?;
         let name = entry.file_name();
-        let step = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("checkpoint-")?.strip_suffix(".bin")?.parse().ok());
+        let step = name.to_str().and_then(|name| {
+            name.strip_prefix("checkpoint-")?
+                .strip_suffix(".bin")?
+                .parse()
+                .ok()
+        });
         if let Some(step) = step {
             found.push((step, entry.path()));
         }
@@ -180,16 +190,25 @@ fn decode(
         let (header, numbers) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
         Some((serde_json::from_slice::<Header>(header).ok()?, numbers))
     });
-    let Some((header, numbers)) = parts else { return Ok(Err("its header is unknown")) };
+    let Some((header, numbers)) = parts else {
+        return Ok(Err("its header is unknown"));
+    };
     let wanted = format!("{} with {}", name(kind), optimizer.name());
     let found = format!("{} with {}", header.network, header.optimizer);
     if found != wanted {
-        return Err(Error::Other { path: path.to_owned(), found, wanted });
+        return Err(Error::Other {
+            path: path.to_owned(),
+            found,
+            wanted,
+        });
     }
     let (numbers, rest) = numbers.as_chunks::<4>();
     let mut numbers = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes));
     let layout = kind.layout();
-    let wanted: usize = layout.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let wanted: usize = layout
+        .iter()
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum();
     if !rest.is_empty() || numbers.len() != wanted * (1 + optimizer.memory()) {
         return Ok(Err("it has another number of weights"));
     }
@@ -198,7 +217,11 @@ fn decode(
         .into_iter()
         .map(|(name, shape)| {
             let values = take(shape.iter().product());
-            Parameter { name, shape, values }
+            Parameter {
+                name,
+                shape,
+                values,
+            }
         })
         .collect();
     let memory = parameters
@@ -206,7 +229,12 @@ fn decode(
         .map(|parameter| take(parameter.values.len() * optimizer.memory()))
         .collect();
     let network = Network { kind, parameters };
-    Ok(Ok(Checkpoint { step: header.step, seed: header.seed, network, memory }))
+    Ok(Ok(Checkpoint {
+        step: header.step,
+        seed: header.seed,
+        network,
+        memory,
+    }))
 }
 
 #[cfg(test)]
@@ -215,17 +243,28 @@ mod tests {
 
     fn keep(dir: &Path, step: u64) -> Checkpoint {
         let network = Network::initial(Kind::Linear, step);
-        let memory: Vec<Vec<f32>> =
-            network.parameters.iter().map(|p| vec![step as f32; 2 * p.values.len()]).collect();
+        let memory: Vec<Vec<f32>> = network
+            .parameters
+            .iter()
+            .map(|p| vec![step as f32; 2 * p.values.len()])
+            .collect();
         save(dir, step, 7, &network, Optimizer::Adam, &memory).unwrap();
-        Checkpoint { step, seed: 7, network, memory }
+        Checkpoint {
+            step,
+            seed: 7,
+            network,
+            memory,
+        }
     }
 
     #[test]
     fn the_newest_whole_checkpoint_is_found_and_old_ones_go() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        assert_eq!(find(dir, Kind::Linear, Optimizer::Adam).unwrap(), (None, Vec::new()));
+        assert_eq!(
+            find(dir, Kind::Linear, Optimizer::Adam).unwrap(),
+            (None, Vec::new())
+        );
         let kept: Vec<Checkpoint> = [9, 10, 20, 100].map(|step| keep(dir, step)).into();
         assert!(!dir.join("checkpoint-9.bin").exists());
         let (found, _) = find(dir, Kind::Linear, Optimizer::Adam).unwrap();
@@ -246,8 +285,13 @@ mod tests {
     fn a_checkpoint_of_another_training_is_an_error_that_names_both() {
         let dir = tempfile::tempdir().unwrap();
         keep(dir.path(), 1);
-        let text = find(dir.path(), Kind::Cnn, Optimizer::Sgd).unwrap_err().to_string();
-        assert!(text.contains("LINEAR with adam") && text.contains("CNN with sgd"), "{text}");
+        let text = find(dir.path(), Kind::Cnn, Optimizer::Sgd)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("LINEAR with adam") && text.contains("CNN with sgd"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -257,6 +301,9 @@ mod tests {
         fs::write(&file, "in the way").unwrap();
         let network = Network::initial(Kind::Linear, 1);
         let error = save(&file, 1, 1, &network, Optimizer::Sgd, &[]).unwrap_err();
-        assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+        assert!(
+            error.to_string().contains(&file.display().to_string()),
+            "{error}"
+        );
     }
 }

@@ -68,7 +68,12 @@ impl ConvGradients {
     }
 
     fn clear(&mut self) {
-        for part in [&mut self.kernel1, &mut self.bias1, &mut self.kernel2, &mut self.bias2] {
+        for part in [
+            &mut self.kernel1,
+            &mut self.bias1,
+            &mut self.kernel2,
+            &mut self.bias2,
+        ] {
             part.fill(0.0);
         }
     }
@@ -130,7 +135,11 @@ impl Cnn {
         };
         let [filters1, filters2] = FILTERS;
         let half = SIDE / 2;
-        let separate = if optimizer == Optimizer::Sgd { 0 } else { FEATURES * HIDDEN };
+        let separate = if optimizer == Optimizer::Sgd {
+            0
+        } else {
+            FEATURES * HIDDEN
+        };
         Self {
             network,
             optimizer,
@@ -180,8 +189,7 @@ impl Cnn {
         );
         self.convolve(images);
         self.apply_dense(step);
-        let (loss, correct) =
-            kernels::softmax_cross_entropy(&mut self.logits, labels, CLASSES);
+        let (loss, correct) = kernels::softmax_cross_entropy(&mut self.logits, labels, CLASSES);
         self.dense_gradients(step);
         self.convolution_gradients(images);
         self.update(step.rate);
@@ -211,18 +219,17 @@ impl Cnn {
                 for (image, (((pooled, winners1), features), winners2)) in
                     images.chunks_exact(PIXELS).zip(outputs)
                 {
-                    let Scratch { conv1: patches1, conv2: patches2, raw1, raw2, .. } =
-                        &mut scratch;
+                    let Scratch {
+                        conv1: patches1,
+                        conv2: patches2,
+                        raw1,
+                        raw2,
+                        ..
+                    } = &mut scratch;
                     conv1.forward(image, kernel1, raw1, patches1);
                     kernels::max_pool_bias_relu_indexed(raw1, SIDE, bias1, pooled, winners1);
                     conv2.forward(pooled, kernel2, raw2, patches2);
-                    kernels::max_pool_bias_relu_indexed(
-                        raw2,
-                        SIDE / 2,
-                        bias2,
-                        features,
-                        winners2,
-                    );
+                    kernels::max_pool_bias_relu_indexed(raw2, SIDE / 2, bias2, features, winners2);
                 }
                 give(pool, scratch);
             },
@@ -235,22 +242,25 @@ impl Cnn {
         let parameter = |at: usize| &self.network.parameters[at].values[..];
         let (weights, bias) = (parameter(4), parameter(5));
         let features = Matrix::new(&self.features, batch, FEATURES).transposed();
-        self.hidden.par_chunks_mut(HIDDEN_BLOCK * batch).enumerate().for_each(|(block, hidden)| {
-            let first = block * HIDDEN_BLOCK;
-            let weights =
-                Matrix::strided(&weights[first..], FEATURES, HIDDEN_BLOCK, HIDDEN).transposed();
-            let out = MatrixMut::new(hidden, HIDDEN_BLOCK, batch);
-            matmul(out, 0.0, weights, features, 1.0);
-            for (row, &bias) in hidden.chunks_exact_mut(batch).zip(&bias[first..]) {
-                for value in row {
-                    *value = (*value + bias).max(0.0);
+        self.hidden
+            .par_chunks_mut(HIDDEN_BLOCK * batch)
+            .enumerate()
+            .for_each(|(block, hidden)| {
+                let first = block * HIDDEN_BLOCK;
+                let weights =
+                    Matrix::strided(&weights[first..], FEATURES, HIDDEN_BLOCK, HIDDEN).transposed();
+                let out = MatrixMut::new(hidden, HIDDEN_BLOCK, batch);
+                matmul(out, 0.0, weights, features, 1.0);
+                for (row, &bias) in hidden.chunks_exact_mut(batch).zip(&bias[first..]) {
+                    for value in row {
+                        *value = (*value + bias).max(0.0);
+                    }
                 }
-            }
-            if step.keep < 1.0 {
-                let key = step.dropout_key ^ (block as u64).wrapping_mul(0xa076_1d64_78bd_642f);
-                kernels::dropout_in_place(hidden, step.keep, key);
-            }
-        });
+                if step.keep < 1.0 {
+                    let key = step.dropout_key ^ (block as u64).wrapping_mul(0xa076_1d64_78bd_642f);
+                    kernels::dropout_in_place(hidden, step.keep, key);
+                }
+            });
         let (weights, bias) = (parameter(6), parameter(7));
         matmul(
             MatrixMut::new(&mut self.logits, batch, CLASSES),
@@ -360,8 +370,9 @@ impl Cnn {
                     }
                 }
                 let images = images.chunks_exact(PIXELS).zip(pooled.chunks_exact(POOLED));
-                let winners =
-                    winners1.chunks_exact(POOLED).zip(winners2.chunks_exact(FEATURES));
+                let winners = winners1
+                    .chunks_exact(POOLED)
+                    .zip(winners2.chunks_exact(FEATURES));
                 let slopes = feature_slopes.chunks_exact(FEATURES);
                 for (((image, pooled), (winners1, winners2)), slopes) in
                     images.zip(winners).zip(slopes)
@@ -381,7 +392,9 @@ impl Cnn {
     /// Moves all weights but the hidden layer's.
     fn update(&mut self, rate: f32) {
         let optimizer = self.optimizer;
-        let [first, others @ ..] = &mut self.pieces[..] else { return };
+        let [first, others @ ..] = &mut self.pieces[..] else {
+            return;
+        };
         let mut apply = |parameter: usize, gradient: &[f32]| {
             let weights = &mut self.network.parameters[parameter].values;
             optimizer.apply(rate, weights, gradient, &mut self.memory[parameter]);
@@ -401,15 +414,21 @@ impl Cnn {
 }
 
 /// Adds the pieces' sums to the first one's, in their order.
-fn add_up(sum: &mut [f32], others: &[ConvGradients], part: impl Fn(&ConvGradients) -> &[f32] + Sync) {
+fn add_up(
+    sum: &mut [f32],
+    others: &[ConvGradients],
+    part: impl Fn(&ConvGradients) -> &[f32] + Sync,
+) {
     const TOGETHER: usize = 8192;
-    sum.par_chunks_mut(TOGETHER).enumerate().for_each(|(chunk, sum)| {
-        for other in others {
-            for (total, &value) in sum.iter_mut().zip(&part(other)[chunk * TOGETHER..]) {
-                *total += value;
+    sum.par_chunks_mut(TOGETHER)
+        .enumerate()
+        .for_each(|(chunk, sum)| {
+            for other in others {
+                for (total, &value) in sum.iter_mut().zip(&part(other)[chunk * TOGETHER..]) {
+                    *total += value;
+                }
             }
-        }
-    });
+        });
 }
 
 fn take(pool: &Mutex<Vec<Scratch>>, conv1: Conv2d, conv2: Conv2d) -> Scratch {
@@ -425,7 +444,9 @@ fn take(pool: &Mutex<Vec<Scratch>>, conv1: Conv2d, conv2: Conv2d) -> Scratch {
 }
 
 fn give(pool: &Mutex<Vec<Scratch>>, scratch: Scratch) {
-    pool.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+    pool.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(scratch);
 }
 
 #[cfg(test)]

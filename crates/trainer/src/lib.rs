@@ -67,16 +67,25 @@ pub fn main(args: &[String], host: &mut Host<'_>) -> ExitCode {
         }
     };
     if !ignored.is_empty() {
-        say(host.log, format_args!("ignoring unknown arguments: {}", ignored.join(" ")));
+        say(
+            host.log,
+            format_args!("ignoring unknown arguments: {}", ignored.join(" ")),
+        );
     }
     match run(&options, host) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error @ Error::TfConfig { .. }) => {
-            say(host.log, format_args!("error: {}", stdx::error::chain(&error)));
+            say(
+                host.log,
+                format_args!("error: {}", stdx::error::chain(&error)),
+            );
             ExitCode::from(EXIT_USAGE)
         }
         Err(error) => {
-            say(host.log, format_args!("error: {}", stdx::error::chain(&error)));
+            say(
+                host.log,
+                format_args!("error: {}", stdx::error::chain(&error)),
+            );
             ExitCode::from(EXIT_FAILED)
         }
     }

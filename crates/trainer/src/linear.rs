@@ -55,18 +55,34 @@ impl Linear {
         let parameters = &mut self.network.parameters;
         let pixels = Matrix::new(images, batch, PIXELS);
         let weights = Matrix::new(&parameters[0].values, PIXELS, CLASSES);
-        matmul(MatrixMut::new(&mut self.logits, batch, CLASSES), 0.0, pixels, weights, 1.0);
+        matmul(
+            MatrixMut::new(&mut self.logits, batch, CLASSES),
+            0.0,
+            pixels,
+            weights,
+            1.0,
+        );
         kernels::add_bias(&mut self.logits, &parameters[1].values);
         let (loss, correct) = kernels::softmax_cross_entropy(&mut self.logits, labels, CLASSES);
 
         let [weights, bias] = &mut self.gradients;
         let slopes = Matrix::new(&self.logits, batch, CLASSES);
-        matmul(MatrixMut::new(weights, PIXELS, CLASSES), 0.0, pixels.transposed(), slopes, 1.0);
+        matmul(
+            MatrixMut::new(weights, PIXELS, CLASSES),
+            0.0,
+            pixels.transposed(),
+            slopes,
+            1.0,
+        );
         bias.fill(0.0);
         kernels::sum_rows(&self.logits, bias);
-        let moves = parameters.iter_mut().zip(&self.gradients).zip(&mut self.memory);
+        let moves = parameters
+            .iter_mut()
+            .zip(&self.gradients)
+            .zip(&mut self.memory);
         for ((parameter, gradient), memory) in moves {
-            self.optimizer.apply(rate, &mut parameter.values, gradient, memory);
+            self.optimizer
+                .apply(rate, &mut parameter.values, gradient, memory);
         }
         Report { loss, correct }
     }

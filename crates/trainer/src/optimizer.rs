@@ -98,7 +98,10 @@ mod tests {
             [path[0], path[1]]
         };
         let close = |found: [f32; 2], wanted: [f32; 2]| {
-            assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}");
+            assert!(
+                found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5),
+                "{found:?}"
+            );
         };
         close(run(Optimizer::Sgd), [0.95, 0.975]);
         close(run(Optimizer::Momentum), [0.95, 0.93]);

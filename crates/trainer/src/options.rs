@@ -1,6 +1,6 @@
 //! The command line of the original's `/opt/model.py`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::optimizer::Optimizer;
 
@@ -118,15 +118,18 @@ impl Options {
             };
             let value = match inline {
                 Some(value) => value,
-                None => words
-                    .next()
-                    .ok_or_else(|| UsageError::Missing { flag: flag.to_owned(), expected })?,
+                None => words.next().ok_or_else(|| UsageError::Missing {
+                    flag: flag.to_owned(),
+                    expected,
+                })?,
             };
-            options.set(flag, value.trim()).ok_or_else(|| UsageError::Value {
-                flag: flag.to_owned(),
-                value: value.to_owned(),
-                expected,
-            })?;
+            options
+                .set(flag, value.trim())
+                .ok_or_else(|| UsageError::Value {
+                    flag: flag.to_owned(),
+                    value: value.to_owned(),
+                    expected,
+                })?;
         }
         Ok((options, ignored))
     }
@@ -147,11 +150,16 @@ impl Options {
             }
             "--tf-train-steps" => self.train_steps = value.parse().ok()?,
             "--tf-batch-size" => {
-                self.batch_size = value.parse().ok().filter(|size| (1..=10_000).contains(size))?;
+                self.batch_size = value
+                    .parse()
+                    .ok()
+                    .filter(|size| (1..=10_000).contains(size))?;
             }
             "--tf-learning-rate" => {
-                self.learning_rate =
-                    value.parse().ok().filter(|rate: &f32| rate.is_finite() && *rate > 0.0)?;
+                self.learning_rate = value
+                    .parse()
+                    .ok()
+                    .filter(|rate: &f32| rate.is_finite() && *rate > 0.0)?;
             }
             "--optimizer" => {
                 self.optimizer = match value.to_ascii_lowercase().as_str() {
@@ -171,7 +179,11 @@ impl Options {
 /// `/opt/model.py`, also behind an interpreter.
 fn is_program(word: &str) -> bool {
     let name = word.rsplit('/').next().unwrap_or(word);
-    !word.starts_with('-') && (name.ends_with(".py") || name.starts_with("python"))
+    !word.starts_with('-')
+        && (Path::new(name)
+            .extension()
+            .is_some_and(|extension| extension == "py")
+            || name.starts_with("python"))
 }
 
 #[cfg(test)]
@@ -190,7 +202,10 @@ mod tests {
              --tf-learning-rate 0.01",
         )
         .unwrap();
-        let wanted = Options { export_dir: PathBuf::from("/mnt/export"), ..Options::default() };
+        let wanted = Options {
+            export_dir: PathBuf::from("/mnt/export"),
+            ..Options::default()
+        };
         assert_eq!((options, ignored.len()), (wanted, 0));
     }
 
@@ -202,7 +217,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(options.model_type, ModelType::Linear);
-        assert_eq!((options.optimizer, options.seed), (Optimizer::Adam, Some(7)));
+        assert_eq!(
+            (options.optimizer, options.seed),
+            (Optimizer::Adam, Some(7))
+        );
         assert_eq!(options.data_dir, Some(PathBuf::from("/data")));
         assert_eq!(options.model_dir, Some(PathBuf::from("/ckpt")));
         assert_eq!(ignored, ["--verbose=1", "extra"]);
@@ -211,14 +229,38 @@ mod tests {
     #[test]
     fn a_bad_value_is_named_with_its_flag_and_what_is_allowed() {
         for (line, parts) in [
-            ("--tf-train-steps ten", ["--tf-train-steps", "\"ten\"", "steps from 0"]),
-            ("--tf-train-steps -1", ["--tf-train-steps", "\"-1\"", "steps from 0"]),
-            ("--tf-batch-size 0", ["--tf-batch-size", "\"0\"", "1 to 10000"]),
-            ("--tf-learning-rate nan", ["--tf-learning-rate", "\"nan\"", "greater than 0"]),
-            ("--tf-learning-rate=-0.1", ["--tf-learning-rate", "\"-0.1\"", "greater than 0"]),
-            ("--tf-model-type RNN", ["--tf-model-type", "\"RNN\"", "CNN or LINEAR"]),
-            ("--optimizer lion", ["--optimizer", "\"lion\"", "sgd, momentum or adam"]),
-            ("--tf-export-dir", ["--tf-export-dir", "needs a value", "a directory"]),
+            (
+                "--tf-train-steps ten",
+                ["--tf-train-steps", "\"ten\"", "steps from 0"],
+            ),
+            (
+                "--tf-train-steps -1",
+                ["--tf-train-steps", "\"-1\"", "steps from 0"],
+            ),
+            (
+                "--tf-batch-size 0",
+                ["--tf-batch-size", "\"0\"", "1 to 10000"],
+            ),
+            (
+                "--tf-learning-rate nan",
+                ["--tf-learning-rate", "\"nan\"", "greater than 0"],
+            ),
+            (
+                "--tf-learning-rate=-0.1",
+                ["--tf-learning-rate", "\"-0.1\"", "greater than 0"],
+            ),
+            (
+                "--tf-model-type RNN",
+                ["--tf-model-type", "\"RNN\"", "CNN or LINEAR"],
+            ),
+            (
+                "--optimizer lion",
+                ["--optimizer", "\"lion\"", "sgd, momentum or adam"],
+            ),
+            (
+                "--tf-export-dir",
+                ["--tf-export-dir", "needs a value", "a directory"],
+            ),
         ] {
             let text = parse(line).unwrap_err().to_string();
             for part in parts {

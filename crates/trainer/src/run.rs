@@ -127,8 +127,15 @@ pub fn run(options: &Options, host: &mut Host<'_>) -> Result<Outcome, Error> {
     let role = Role::from_tf_config(host.env.get("TF_CONFIG").map(String::as_str))
         .map_err(|reason| Error::TfConfig { reason })?;
     if let Role::Idle { name } = &role {
-        say(host.log, format_args!("{name}: nothing to do, the chief keeps the parameters"));
-        return Ok(Outcome { accuracy: None, exported: None, last: None });
+        say(
+            host.log,
+            format_args!("{name}: nothing to do, the chief keeps the parameters"),
+        );
+        return Ok(Outcome {
+            accuracy: None,
+            exported: None,
+            last: None,
+        });
     }
     let data_dir = options.data_dir.as_deref().map(host.resolve);
     let train = dataset(data_dir.as_deref(), Part::Train)?;
@@ -136,12 +143,14 @@ pub fn run(options: &Options, host: &mut Host<'_>) -> Result<Outcome, Error> {
     let test = dataset(data_dir.as_deref(), Part::Test)?;
     let export_dir = (host.resolve)(&options.export_dir);
     if role.is_chief() {
-        check_writable(&export_dir)
-            .map_err(|source| Error::Export { source })?;
+        check_writable(&export_dir).map_err(|source| Error::Export { source })?;
     }
 
-    let model_dir =
-        options.model_dir.as_deref().filter(|_| role.is_chief()).map(|dir| (host.resolve)(dir));
+    let model_dir = options
+        .model_dir
+        .as_deref()
+        .filter(|_| role.is_chief())
+        .map(|dir| (host.resolve)(dir));
     let start = begin(options, model_dir.as_deref(), host)?;
     let (first, seed) = (start.step, start.seed);
     say(
@@ -164,9 +173,12 @@ pub fn run(options: &Options, host: &mut Host<'_>) -> Result<Outcome, Error> {
     let batch = options.batch_size;
     let optimizer = options.optimizer;
     let mut trainer = match options.model_type {
-        ModelType::Cnn => {
-            Trainer::Cnn(Box::new(Cnn::new(start.network, optimizer, start.memory, batch)))
-        }
+        ModelType::Cnn => Trainer::Cnn(Box::new(Cnn::new(
+            start.network,
+            optimizer,
+            start.memory,
+            batch,
+        ))),
         ModelType::Linear => {
             Trainer::Linear(Linear::new(start.network, optimizer, start.memory, batch))
         }
@@ -174,7 +186,11 @@ pub fn run(options: &Options, host: &mut Host<'_>) -> Result<Outcome, Error> {
     let mut batches = Batches::new(seed, train.len());
     let (mut images, mut labels) = (vec![0.0; batch * PIXELS], vec![0; batch]);
     let began = host.clock.monotonic();
-    let mut progress = Progress { every: (options.train_steps / 10).clamp(1, 100), step: first, at: began };
+    let mut progress = Progress {
+        every: (options.train_steps / 10).clamp(1, 100),
+        step: first,
+        at: began,
+    };
     let mut last = None;
     for step in first..options.train_steps {
         batches.fill(step, &train, &mut images, &mut labels);
@@ -189,11 +205,14 @@ pub fn run(options: &Options, host: &mut Host<'_>) -> Result<Outcome, Error> {
         let done = step + 1;
         if !report.loss.is_finite() {
             let learning_rate = options.learning_rate;
-            return Err(Error::Diverged { step: done, learning_rate });
+            return Err(Error::Diverged {
+                step: done,
+                learning_rate,
+            });
         }
         progress.tell(done, options, report, host);
         if let Some(dir) = &model_dir
-            && (done % CHECKPOINT_STEPS == 0 || done == options.train_steps)
+            && (done.is_multiple_of(CHECKPOINT_STEPS) || done == options.train_steps)
         {
             let (network, memory) = trainer.state();
             let path = checkpoint::save(dir, done, seed, network, optimizer, memory)
@@ -205,31 +224,50 @@ pub fn run(options: &Options, host: &mut Host<'_>) -> Result<Outcome, Error> {
     let took = host.clock.monotonic().saturating_sub(began);
     say(
         host.log,
-        format_args!("training done: {steps} steps in {:.2} s", took.as_secs_f64()),
+        format_args!(
+            "training done: {steps} steps in {:.2} s",
+            took.as_secs_f64()
+        ),
     );
     // The memory of training is not needed any more, and the export needs some.
     drop((train, images, labels));
     if !role.is_chief() {
         say(host.log, format_args!("{role}: the chief exports"));
-        return Ok(Outcome { accuracy: None, exported: None, last });
+        return Ok(Outcome {
+            accuracy: None,
+            exported: None,
+            last,
+        });
     }
 
     let model = trainer.into_network().into_saved_model();
     let accuracy = judge(&model, &test)?;
     say(
         host.log,
-        format_args!("test accuracy {:.2} % on {} images", 100.0 * accuracy, test.len()),
+        format_args!(
+            "test accuracy {:.2} % on {} images",
+            100.0 * accuracy,
+            test.len()
+        ),
     );
     let version = u64::try_from(host.clock.now().as_second()).unwrap_or(0);
-    let exported =
-        model.export(&export_dir, version).map_err(|source| Error::Export { source })?;
+    let exported = model
+        .export(&export_dir, version)
+        .map_err(|source| Error::Export { source })?;
     // The program's own view of the path, which is what its user knows.
     let name = exported.file_name().unwrap_or_default();
     say(
         host.log,
-        format_args!("exported the model to {}", options.export_dir.join(name).display()),
+        format_args!(
+            "exported the model to {}",
+            options.export_dir.join(name).display()
+        ),
     );
-    Ok(Outcome { accuracy: Some(accuracy), exported: Some(exported), last })
+    Ok(Outcome {
+        accuracy: Some(accuracy),
+        exported: Some(exported),
+        last,
+    })
 }
 
 fn dataset(dir: Option<&Path>, part: Part) -> Result<Dataset, Error> {
@@ -262,18 +300,33 @@ fn begin(
         let (found, skipped) = checkpoint::find(dir, kind, options.optimizer)
             .map_err(|source| Error::Checkpoint { source })?;
         for (path, reason) in skipped {
-            say(host.log, format_args!("warning: not using {}: {reason}", path.display()));
+            say(
+                host.log,
+                format_args!("warning: not using {}: {reason}", path.display()),
+            );
         }
         if let Some(found) = found {
-            say(host.log, format_args!("going on from the checkpoint of step {}", found.step));
+            say(
+                host.log,
+                format_args!("going on from the checkpoint of step {}", found.step),
+            );
             return Ok(found);
         }
     }
     let seed = options.seed.unwrap_or_else(|| host.rng.next_u64() >> 32);
     let network = Network::initial(kind, seed);
     let remembered = |values: &Vec<f32>| vec![0.0; values.len() * options.optimizer.memory()];
-    let memory = network.parameters.iter().map(|p| remembered(&p.values)).collect();
-    Ok(Checkpoint { step: 0, seed, network, memory })
+    let memory = network
+        .parameters
+        .iter()
+        .map(|p| remembered(&p.values))
+        .collect();
+    Ok(Checkpoint {
+        step: 0,
+        seed,
+        network,
+        memory,
+    })
 }
 
 /// The share of images that the model tells right.
@@ -285,17 +338,18 @@ fn judge(model: &SavedModel, test: &Dataset) -> Result<f64, Error> {
         for (at, image) in pixels.chunks_exact_mut(PIXELS).enumerate() {
             test.write_floats(first + at, image);
         }
-        let x = Tensor::float(vec![count, PIXELS], pixels)
-            .map_err(|source| Error::Batch { source })?;
+        let x =
+            Tensor::float(vec![count, PIXELS], pixels).map_err(|source| Error::Batch { source })?;
         let outputs = model
             .predict(DEFAULT_SIGNATURE, [("x".to_owned(), x)].into(), &[])
             .map_err(|source| Error::Judge { source })?;
-        let scores = outputs["predictions"].as_floats().unwrap_or_default().chunks_exact(CLASSES);
+        let scores = outputs["predictions"]
+            .as_floats()
+            .unwrap_or_default()
+            .chunks_exact(CLASSES);
         correct += scores
             .enumerate()
-            .filter(|(at, row)| {
-                model::kernels::arg_max(row) == usize::from(test.label(first + at))
-            })
+            .filter(|(at, row)| model::kernels::arg_max(row) == usize::from(test.label(first + at)))
             .count();
     }
     Ok(correct as f64 / test.len() as f64)
@@ -311,7 +365,7 @@ struct Progress {
 
 impl Progress {
     fn tell(&mut self, done: u64, options: &Options, report: Report, host: &mut Host<'_>) {
-        if done % self.every != 0 && done != options.train_steps {
+        if !done.is_multiple_of(self.every) && done != options.train_steps {
             return;
         }
         let now = host.clock.monotonic();

@@ -58,7 +58,9 @@ impl Default for Index {
 impl Role {
     /// The role that a `TF_CONFIG` gives; without one this is the only process.
     pub fn from_tf_config(text: Option<&str>) -> Result<Self, String> {
-        let alone = || Self::Chief { name: "chief".to_owned() };
+        let alone = || Self::Chief {
+            name: "chief".to_owned(),
+        };
         let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else {
             return Ok(alone());
         };
@@ -68,9 +70,9 @@ impl Role {
         };
         let index = match task.index {
             Index::Number(index) => index,
-            Index::Text(text) => {
-                text.parse().map_err(|_| format!("task.index {text:?} is not a number"))?
-            }
+            Index::Text(text) => text
+                .parse()
+                .map_err(|_| format!("task.index {text:?} is not a number"))?,
         };
         let name = format!("{} {index}", task.kind);
         match task.kind.as_str() {
@@ -80,7 +82,11 @@ impl Role {
                 let has_chief =
                     config.cluster.contains_key("chief") || config.cluster.contains_key("master");
                 let chief = index == 0 && !has_chief;
-                Ok(if chief { Self::Chief { name } } else { Self::Worker { name } })
+                Ok(if chief {
+                    Self::Chief { name }
+                } else {
+                    Self::Worker { name }
+                })
             }
             "ps" | "evaluator" => Ok(Self::Idle { name }),
             other => Err(format!(
@@ -125,7 +131,12 @@ mod tests {
         };
         assert!(chief(&workers(0)) && !chief(&workers(1)));
         let ps = Role::from_tf_config(Some(r#"{"task": {"type": "ps", "index": 2}}"#)).unwrap();
-        assert_eq!(ps, Role::Idle { name: "ps 2".to_owned() });
+        assert_eq!(
+            ps,
+            Role::Idle {
+                name: "ps 2".to_owned()
+            }
+        );
     }
 
     #[test]

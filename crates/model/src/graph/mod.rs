@@ -198,20 +198,35 @@ impl Graph {
         let name = name.into();
         if inputs.len() != op.arity() {
             let (wanted, found) = (op.arity(), inputs.len());
-            return Err(Error::Arity { node: name, op: op.name(), wanted, found });
+            return Err(Error::Arity {
+                node: name,
+                op: op.name(),
+                wanted,
+                found,
+            });
         }
         let id = NodeId(self.nodes.len());
-        assert!(inputs.iter().all(|input| *input < id), "an input is not of this graph");
+        assert!(
+            inputs.iter().all(|input| *input < id),
+            "an input is not of this graph"
+        );
         if self.names.insert(name.clone(), id).is_some() {
             return Err(Error::Duplicate { name });
         }
-        self.nodes.push(Node { name, op, inputs: inputs.to_vec() });
+        self.nodes.push(Node {
+            name,
+            op,
+            inputs: inputs.to_vec(),
+        });
         Ok(id)
     }
 
     /// All nodes, inputs first.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeId, &Node)> {
-        self.nodes.iter().enumerate().map(|(index, node)| (NodeId(index), node))
+        self.nodes
+            .iter()
+            .enumerate()
+            .map(|(index, node)| (NodeId(index), node))
     }
 
     /// A node of this graph.

@@ -70,7 +70,9 @@ impl Plan {
             }
             let node = graph.node(id);
             if matches!(node.op, Op::Placeholder { .. }) {
-                return Err(Error::NotFed { node: node.name.clone() });
+                return Err(Error::NotFed {
+                    node: node.name.clone(),
+                });
             }
             stack.extend(node.inputs.iter().map(|&input| resolve(input)));
         }
@@ -81,14 +83,26 @@ impl Plan {
                 continue;
             }
             let inputs = node.inputs.iter().map(|&input| resolve(input)).collect();
-            steps.push(Step { node: id, inputs, tail: Tail::default(), result: id });
+            steps.push(Step {
+                node: id,
+                inputs,
+                tail: Tail::default(),
+                result: id,
+            });
         }
         let mut uses = vec![0; graph.nodes.len()];
         for id in steps.iter().flat_map(|step| &step.inputs).chain(&fetches) {
             uses[id.0] += 1;
         }
         let steps = join(&graph, steps, &uses);
-        Ok(Self { feeds: feeds.to_vec(), fetches, steps, uses, graph, workspaces: Mutex::default() })
+        Ok(Self {
+            feeds: feeds.to_vec(),
+            fetches,
+            steps,
+            uses,
+            graph,
+            workspaces: Mutex::default(),
+        })
     }
 
     /// Computes the planned nodes. `values` stand in the order of the feeds, answers in the order
@@ -96,12 +110,18 @@ impl Plan {
     /// row's answer depends on that row alone.
     pub fn run(&self, values: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
         if values.len() != self.feeds.len() {
-            return Err(Error::Feeds { wanted: self.feeds.len(), found: values.len() });
+            return Err(Error::Feeds {
+                wanted: self.feeds.len(),
+                found: values.len(),
+            });
         }
         if let Some(rows) = common_rows(&values)
             && rows > 1
         {
-            let pieces = rows.div_ceil(ROWS_TOGETHER).max(rayon::current_num_threads()).min(rows);
+            let pieces = rows
+                .div_ceil(ROWS_TOGETHER)
+                .max(rayon::current_num_threads())
+                .min(rows);
             if pieces > 1
                 && let Some(answer) = self.run_pieces(&values, rows, rows.div_ceil(pieces))
             {
@@ -123,17 +143,30 @@ impl Plan {
             .into_par_iter()
             .map(|start| {
                 let count = piece.min(rows - start);
-                let values = values.iter().map(|value| slice(value, start, count)).collect();
+                let values = values
+                    .iter()
+                    .map(|value| slice(value, start, count))
+                    .collect();
                 let answer = self.run_whole(values, Mode::Rows)?;
-                let apart = answer.iter().all(|tensor| tensor.shape().first() == Some(&count));
-                if apart { Ok(answer) } else { Err(Stop::MixesRows) }
+                let apart = answer
+                    .iter()
+                    .all(|tensor| tensor.shape().first() == Some(&count));
+                if apart {
+                    Ok(answer)
+                } else {
+                    Err(Stop::MixesRows)
+                }
             })
             .collect();
         answers.ok().map(|answers| concatenate(answers, rows))
     }
 
     fn run_whole(&self, values: Vec<Tensor>, mode: Mode) -> Result<Vec<Tensor>, Stop> {
-        let lock = || self.workspaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || {
+            self.workspaces
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
         let mut workspace = lock().pop().unwrap_or_default();
         let answer = run::run(self, values, mode, &mut workspace);
         lock().push(workspace);
@@ -149,14 +182,19 @@ fn join(graph: &Graph, steps: Vec<Step>, uses: &[usize]) -> Vec<Step> {
         let head = joined.iter_mut().find(|head| {
             head.result == step.inputs[0]
                 && uses[head.result.0] == 1
-                && matches!(graph.node(head.node).op, Op::Conv2D { .. } | Op::MatMul { .. })
+                && matches!(
+                    graph.node(head.node).op,
+                    Op::Conv2D { .. } | Op::MatMul { .. }
+                )
         });
         if let Some(head) = head {
             let convolves = matches!(graph.node(head.node).op, Op::Conv2D { .. });
             let tail = &mut head.tail;
             let fits = match &graph.node(step.node).op {
                 Op::BiasAdd | Op::Add if *tail == Tail::default() => {
-                    let vector = graph.constant(step.inputs[1]).is_some_and(|t| t.shape().len() == 1);
+                    let vector = graph
+                        .constant(step.inputs[1])
+                        .is_some_and(|t| t.shape().len() == 1);
                     tail.bias = vector.then_some(step.inputs[1]);
                     vector
                 }
@@ -164,10 +202,16 @@ fn join(graph: &Graph, steps: Vec<Step>, uses: &[usize]) -> Vec<Step> {
                     tail.relu = true;
                     true
                 }
-                &Op::MaxPool { window, strides, padding }
-                    if convolves && tail.relu && tail.pool.is_none() =>
-                {
-                    tail.pool = Some(PoolSpec { window, strides, padding });
+                &Op::MaxPool {
+                    window,
+                    strides,
+                    padding,
+                } if convolves && tail.relu && tail.pool.is_none() => {
+                    tail.pool = Some(PoolSpec {
+                        window,
+                        strides,
+                        padding,
+                    });
                     true
                 }
                 _ => false,
@@ -185,7 +229,10 @@ fn join(graph: &Graph, steps: Vec<Step>, uses: &[usize]) -> Vec<Step> {
 /// The number of rows if all values have the same.
 fn common_rows(values: &[Tensor]) -> Option<usize> {
     let rows = *values.first()?.shape().first()?;
-    values.iter().all(|value| value.shape().first() == Some(&rows)).then_some(rows)
+    values
+        .iter()
+        .all(|value| value.shape().first() == Some(&rows))
+        .then_some(rows)
 }
 
 fn slice(tensor: &Tensor, start: usize, count: usize) -> Tensor {
@@ -205,7 +252,9 @@ fn slice(tensor: &Tensor, start: usize, count: usize) -> Tensor {
 /// Puts the pieces' answers behind each other, output by output.
 fn concatenate(pieces: Vec<Vec<Tensor>>, rows: usize) -> Vec<Tensor> {
     let mut pieces = pieces.into_iter();
-    let Some(first) = pieces.next() else { return Vec::new() };
+    let Some(first) = pieces.next() else {
+        return Vec::new();
+    };
     let mut shapes: Vec<Vec<usize>> = first.iter().map(|tensor| tensor.shape().to_vec()).collect();
     let mut all: Vec<Values> = first.into_iter().map(Tensor::into_values).collect();
     for piece in pieces {

@@ -114,13 +114,18 @@ impl Run<'_> {
     fn floats(&self, step: &Step, input: usize) -> Result<&[f32], Stop> {
         let value = self.value(step.inputs[input]);
         value.as_floats().ok_or_else(|| {
-            self.fail(step, format!("input {input} is of type {}, not float", value.data_type()))
+            self.fail(
+                step,
+                format!("input {input} is of type {}, not float", value.data_type()),
+            )
         })
     }
 
     /// The bias that belongs to a step, `columns` long.
     fn bias(&self, step: &Step, columns: usize) -> Result<Option<&[f32]>, Stop> {
-        let Some(id) = step.tail.bias else { return Ok(None) };
+        let Some(id) = step.tail.bias else {
+            return Ok(None);
+        };
         match self.value(id).as_floats() {
             Some(bias) if bias.len() == columns => Ok(Some(bias)),
             _ => Err(self.fail(step, format!("the bias behind it is not {columns} floats"))),
@@ -130,12 +135,22 @@ impl Run<'_> {
     fn step(&mut self, step: &Step) -> Result<Tensor, Stop> {
         match &self.plan.graph.node(step.node).op {
             &Op::Conv2D { strides, padding } => self.convolve(step, strides, padding),
-            &Op::MatMul { transpose_a, transpose_b } => {
-                self.multiply(step, transpose_a, transpose_b)
-            }
-            &Op::MaxPool { window, strides, padding } => {
-                self.pool(step, PoolSpec { window, strides, padding })
-            }
+            &Op::MatMul {
+                transpose_a,
+                transpose_b,
+            } => self.multiply(step, transpose_a, transpose_b),
+            &Op::MaxPool {
+                window,
+                strides,
+                padding,
+            } => self.pool(
+                step,
+                PoolSpec {
+                    window,
+                    strides,
+                    padding,
+                },
+            ),
             Op::Reshape => self.reshape(step),
             Op::BiasAdd | Op::Add => self.add(step),
             Op::Relu => self.map(step, |values, _| {
@@ -205,7 +220,9 @@ impl Run<'_> {
         let id = step.inputs[0];
         let value = self.take(id);
         self.uses[id.0] += 1;
-        value.reshaped(shape).map_err(|error| self.fail(step, error.to_string()))
+        value
+            .reshaped(shape)
+            .map_err(|error| self.fail(step, error.to_string()))
     }
 
     fn images(&self, step: &Step) -> Result<(usize, [usize; 3]), Stop> {
@@ -213,7 +230,10 @@ impl Run<'_> {
             [rows, height, width, channels] => Ok((rows, [height, width, channels])),
             ref other => Err(self.fail(
                 step,
-                format!("{} is not [images, rows, columns, channels]", shape_text(other)),
+                format!(
+                    "{} is not [images, rows, columns, channels]",
+                    shape_text(other)
+                ),
             )),
         }
     }
@@ -235,36 +255,44 @@ impl Run<'_> {
             .ok_or_else(|| {
                 let [h, w, c] = image;
                 let kernel = shape_text(kernel_shape);
-                self.fail(step, format!("kernel {kernel} does not fit images [{h},{w},{c}]"))
+                self.fail(
+                    step,
+                    format!("kernel {kernel} does not fit images [{h},{w},{c}]"),
+                )
             })?;
-        let [height, width, filters] = conv.output();
+        let [_, width, filters] = conv.output();
         let pool = match step.tail.pool {
-            Some(PoolSpec { window, strides, padding }) => Some(
+            Some(PoolSpec {
+                window,
+                strides,
+                padding,
+            }) => Some(
                 MaxPool::new(conv.output(), window, strides, padding)
                     .ok_or_else(|| self.fail(step, "the pooling behind it does not fit"))?,
             ),
             None => None,
         };
-        let output = pool.map_or(conv.output(), |pool| pool.output());
+        let output = pool.map_or_else(|| conv.output(), |pool| pool.output());
         let output_len: usize = output.iter().product();
 
         let mut results = self.workspace.take(rows * output_len);
-        let mut raw = self.workspace.take(if pool.is_some() { conv.output_len() } else { 0 });
+        let mut raw = self
+            .workspace
+            .take(if pool.is_some() { conv.output_len() } else { 0 });
         let mut scratch = std::mem::take(&mut self.workspace.conv);
         let images = self.floats(step, 0)?;
         let kernel = self.floats(step, 1)?;
         let bias = self.bias(step, filters)?;
-        // One image alone gets more threads if it is worth it.
-        let split = rows == 1 && height > 1 && conv.work() >= PAR_CONV && idle_threads();
-        for (image, result) in
-            images.chunks_exact(conv.input_len()).zip(results.chunks_exact_mut(output_len))
+        for (image, result) in images
+            .chunks_exact(conv.input_len())
+            .zip(results.chunks_exact_mut(output_len))
         {
-            let target = if pool.is_some() { &mut raw[..] } else { &mut *result };
-            if split {
-                conv.par_forward(image, kernel, target, &mut scratch);
+            let target = if pool.is_some() {
+                &mut raw[..]
             } else {
-                conv.forward(image, kernel, target, &mut scratch);
-            }
+                &mut *result
+            };
+            conv.forward(image, kernel, target, &mut scratch);
             match (bias, pool) {
                 (None, _) => {}
                 (Some(bias), Some(pool)) if pool.is_halving() => {
@@ -297,7 +325,11 @@ impl Run<'_> {
                 pool.forward(image, result);
             }
         }
-        self.tensor(step, vec![rows, height, width, channels], Values::Float(results))
+        self.tensor(
+            step,
+            vec![rows, height, width, channels],
+            Values::Float(results),
+        )
     }
 
     fn multiply(&mut self, step: &Step, turn_a: bool, turn_b: bool) -> Result<Tensor, Stop> {
@@ -309,7 +341,10 @@ impl Run<'_> {
         let (rows, depth) = if turn_a { (a1, a0) } else { (a0, a1) };
         let (depth_b, columns) = if turn_b { (b1, b0) } else { (b0, b1) };
         if depth != depth_b {
-            return Err(self.fail(step, format!("[{rows},{depth}] times [{depth_b},{columns}]")));
+            return Err(self.fail(
+                step,
+                format!("[{rows},{depth}] times [{depth_b},{columns}]"),
+            ));
         }
         if self.mode == Mode::Rows && (turn_a || !self.is_constant(step.inputs[1])) {
             return Err(Stop::MixesRows);
@@ -328,9 +363,13 @@ impl Run<'_> {
             if turn_b {
                 right = right.transposed();
             }
-            kernels::matmul(MatrixMut::new(&mut results, rows, columns), 0.0, left, right, 1.0);
-        } else if rows == 1 {
-            kernels::par_dense(a, b, None, &mut results, columns);
+            kernels::matmul(
+                MatrixMut::new(&mut results, rows, columns),
+                0.0,
+                left,
+                right,
+                1.0,
+            );
         } else {
             kernels::dense(a, b, None, &mut results, columns);
         }
@@ -345,7 +384,11 @@ impl Run<'_> {
     fn add(&mut self, step: &Step) -> Result<Tensor, Stop> {
         let shape = |input: usize| self.value(step.inputs[input]).shape();
         // The larger input is changed, the smaller one repeated.
-        let (large, small) = if shape(0).len() < shape(1).len() { (1, 0) } else { (0, 1) };
+        let (large, small) = if shape(0).len() < shape(1).len() {
+            (1, 0)
+        } else {
+            (0, 1)
+        };
         let (large_shape, small_shape) = (shape(large).to_vec(), shape(small).to_vec());
         if !large_shape.ends_with(&small_shape) {
             let (a, b) = (shape_text(shape(0)), shape_text(shape(1)));
@@ -376,7 +419,10 @@ impl Run<'_> {
             return Err(self.fail(step, format!("dimension {axis} of {}", shape_text(shape))));
         }
         let columns = shape[shape.len() - 1];
-        let positions = self.floats(step, 0)?.chunks_exact(columns).map(kernels::arg_max);
+        let positions = self
+            .floats(step, 0)?
+            .chunks_exact(columns)
+            .map(kernels::arg_max);
         let values = match output {
             DataType::Int32 => Values::Int32(positions.map(|p| p as i32).collect()),
             _ => Values::Int64(positions.map(|p| p as i64).collect()),
@@ -385,19 +431,16 @@ impl Run<'_> {
     }
 }
 
-/// Multiplications of a convolution that are worth waking another thread for.
-const PAR_CONV: usize = 4_000_000;
-
-fn idle_threads() -> bool {
-    rayon::current_num_threads() > 1 && rayon::current_thread_index().is_none()
-}
-
 /// The shape with its -1 replaced by what is left.
 fn fill_shape(given: &[usize], wanted: &[i64]) -> Option<Vec<usize>> {
     let elements: usize = given.iter().product();
     let known = wanted.iter().filter(|&&size| size != -1);
     let product: i64 = known.clone().try_fold(1_i64, |product, &size| {
-        if size < 0 { None } else { product.checked_mul(size) }
+        if size < 0 {
+            None
+        } else {
+            product.checked_mul(size)
+        }
     })?;
     let product = usize::try_from(product).ok()?;
     let rest = match wanted.len() - known.count() {
@@ -405,7 +448,16 @@ fn fill_shape(given: &[usize], wanted: &[i64]) -> Option<Vec<usize>> {
         1 if product > 0 && elements.is_multiple_of(product) => elements / product,
         _ => return None,
     };
-    wanted.iter().map(|&size| if size == -1 { Some(rest) } else { usize::try_from(size).ok() }).collect()
+    wanted
+        .iter()
+        .map(|&size| {
+            if size == -1 {
+                Some(rest)
+            } else {
+                usize::try_from(size).ok()
+            }
+        })
+        .collect()
 }
 
 fn cast(tensor: &Tensor, to: DataType) -> Tensor {

@@ -22,7 +22,12 @@ pub enum Padding {
 
 impl Padding {
     /// The size of the output and of the padding in front, of one dimension.
-    pub(crate) fn measure(self, input: usize, window: usize, stride: usize) -> Option<(usize, usize)> {
+    pub(crate) fn measure(
+        self,
+        input: usize,
+        window: usize,
+        stride: usize,
+    ) -> Option<(usize, usize)> {
         if input == 0 || window == 0 || stride == 0 {
             return None;
         }
@@ -102,11 +107,6 @@ impl Conv2d {
         self.kernel_row() * self.kernel[0] * self.filters
     }
 
-    /// Multiplications of one image.
-    pub fn work(&self) -> usize {
-        self.output[0] * self.output[1] * self.kernel_len()
-    }
-
     /// Scratch memory for images of these measures; `gradients` also for the way back.
     pub fn scratch(&self, gradients: bool) -> Conv2dScratch {
         let mut scratch = Conv2dScratch::default();
@@ -159,28 +159,41 @@ impl Conv2d {
         })
     }
 
-    /// Where each piece of the patch matrix begins in the padded image, in the matrix's order.
-    fn pieces(&self) -> impl Iterator<Item = usize> {
+    /// Visits each piece of the patch matrix, in the matrix's order, with the place in the padded
+    /// image where it begins.
+    #[expect(
+        clippy::inline_always,
+        reason = "its loop must be compiled with the caller's instructions"
+    )]
+    #[inline(always)]
+    fn each_piece(&self, mut visit: impl FnMut(usize, usize)) {
         let channels = self.input[2];
         let padded_width = self.padded()[1];
         let [stride_y, stride_x] = self.strides;
-        let [out_height, out_width] = self.output;
         let (outer, inner) = if self.shares_rows() {
             (self.padded()[0], 1)
         } else {
-            (out_height, self.kernel[0])
+            (self.output[0], self.kernel[0])
         };
-        (0..outer).flat_map(move |y| {
-            (0..out_width).flat_map(move |x| {
-                (0..inner)
-                    .map(move |ky| ((y * stride_y + ky) * padded_width + x * stride_x) * channels)
-            })
-        })
+        let mut piece = 0;
+        for y in 0..outer {
+            for x in 0..self.output[1] {
+                for ky in 0..inner {
+                    visit(
+                        piece,
+                        ((y * stride_y + ky) * padded_width + x * stride_x) * channels,
+                    );
+                    piece += 1;
+                }
+            }
+        }
     }
 
     fn gather(&self, image: &[f32], scratch: &mut Conv2dScratch) {
         self.prepare(scratch);
-        let Conv2dScratch { padded, patches, .. } = scratch;
+        let Conv2dScratch {
+            padded, patches, ..
+        } = scratch;
         padded.fill(0.0);
         for (inner, outer) in self.rows() {
             padded[outer].copy_from_slice(&image[inner]);
@@ -188,33 +201,50 @@ impl Conv2d {
         match self.kernel_row() {
             5 => self.gather_pieces::<5>(padded, patches),
             160 => self.gather_pieces::<160>(padded, patches),
-            row => {
-                for (piece, at) in patches.chunks_exact_mut(row).zip(self.pieces()) {
-                    piece.copy_from_slice(&padded[at..at + row]);
-                }
-            }
+            row => self.each_piece(|piece, at| {
+                patches[piece * row..][..row].copy_from_slice(&padded[at..at + row]);
+            }),
         }
     }
 
     /// Copies of a length known to the compiler need no call.
     fn gather_pieces<const ROW: usize>(&self, padded: &[f32], patches: &mut [f32]) {
-        wide(|| {
-            let (pieces, _) = patches.as_chunks_mut::<ROW>();
-            for (piece, at) in pieces.iter_mut().zip(self.pieces()) {
-                piece.copy_from_slice(&padded[at..at + ROW]);
-            }
-        });
+        wide(
+            #[inline(always)]
+            || {
+                let (pieces, _) = patches.as_chunks_mut::<ROW>();
+                self.each_piece(
+                    #[inline(always)]
+                    |piece, at| {
+                        pieces[piece].copy_from_slice(&padded[at..at + ROW]);
+                    },
+                );
+            },
+        );
     }
 
     /// The patch matrices, each with the first row of the kernel matrix that it meets.
     fn products(&self) -> impl Iterator<Item = (usize, usize)> {
-        let count = if self.shares_rows() { self.kernel[0] } else { 1 };
-        (0..count).map(|ky| (ky * self.output[1] * self.kernel_row(), ky * self.kernel_row()))
+        let count = if self.shares_rows() {
+            self.kernel[0]
+        } else {
+            1
+        };
+        (0..count).map(|ky| {
+            (
+                ky * self.output[1] * self.kernel_row(),
+                ky * self.kernel_row(),
+            )
+        })
     }
 
     /// Rows and columns of a patch matrix.
     fn patch_matrix(&self) -> (usize, usize) {
-        let columns = if self.shares_rows() { 1 } else { self.kernel[0] } * self.kernel_row();
+        let columns = if self.shares_rows() {
+            1
+        } else {
+            self.kernel[0]
+        } * self.kernel_row();
         (self.output[0] * self.output[1], columns)
     }
 
@@ -227,47 +257,16 @@ impl Conv2d {
         scratch: &mut Conv2dScratch,
     ) {
         self.gather(image, scratch);
-        self.multiply(kernel, output, scratch, 0..self.output[0]);
-    }
-
-    /// The rows `part` of the output, from patches gathered before.
-    fn multiply(
-        &self,
-        kernel: &[f32],
-        output: &mut [f32],
-        scratch: &Conv2dScratch,
-        part: std::ops::Range<usize>,
-    ) {
-        let (_, columns) = self.patch_matrix();
-        let rows = part.len() * self.output[1];
-        let skip = part.start * self.output[1] * columns;
+        let (rows, columns) = self.patch_matrix();
         for (index, (patch, first)) in self.products().enumerate() {
             matmul(
                 MatrixMut::new(output, rows, self.filters),
                 if index == 0 { 0.0 } else { 1.0 },
-                Matrix::new(&scratch.patches[patch + skip..], rows, columns),
+                Matrix::new(&scratch.patches[patch..], rows, columns),
                 Matrix::new(&kernel[first * self.filters..], columns, self.filters),
                 1.0,
             );
         }
-    }
-
-    /// As [`Conv2d::forward`], split over rayon's threads.
-    pub fn par_forward(
-        &self,
-        image: &[f32],
-        kernel: &[f32],
-        output: &mut [f32],
-        scratch: &mut Conv2dScratch,
-    ) {
-        self.gather(image, scratch);
-        let middle = self.output[0] / 2;
-        let (upper, lower) = output.split_at_mut(middle * self.output[1] * self.filters);
-        let scratch = &*scratch;
-        rayon::join(
-            || self.multiply(kernel, upper, scratch, 0..middle),
-            || self.multiply(kernel, lower, scratch, middle..self.output[0]),
-        );
     }
 
     /// `gradient += d loss / d kernel`, from the output's gradient and the image.
@@ -300,7 +299,9 @@ impl Conv2d {
         scratch: &mut Conv2dScratch,
     ) {
         self.prepare(scratch);
-        let Conv2dScratch { padded, gradients, .. } = scratch;
+        let Conv2dScratch {
+            padded, gradients, ..
+        } = scratch;
         gradients.resize(self.patches_len(), 0.0);
         gradients.fill(0.0);
         let (rows, columns) = self.patch_matrix();
@@ -314,14 +315,21 @@ impl Conv2d {
             );
         }
         padded.fill(0.0);
-        wide(|| {
-            let row = self.kernel_row();
-            for (piece, at) in gradients.chunks_exact(row).zip(self.pieces()) {
-                for (sum, &part) in padded[at..at + row].iter_mut().zip(piece) {
-                    *sum += part;
-                }
-            }
-        });
+        wide(
+            #[inline(always)]
+            || {
+                let row = self.kernel_row();
+                self.each_piece(
+                    #[inline(always)]
+                    |piece, at| {
+                        let parts = &gradients[piece * row..][..row];
+                        for (sum, &part) in padded[at..][..row].iter_mut().zip(parts) {
+                            *sum += part;
+                        }
+                    },
+                );
+            },
+        );
         gradient.fill(0.0);
         for (inner, outer) in self.rows() {
             gradient[inner].copy_from_slice(&padded[outer]);

@@ -1,27 +1,30 @@
 //! Fully connected layers: `output = input * weights + bias`, and the bias helpers.
 
-use rayon::prelude::*;
-
 use super::matmul::{Matrix, MatrixMut, matmul};
 use super::wide;
 
 /// Up to this many rows are multiplied one by one: reading the weights is what costs then.
 const FEW_ROWS: usize = 2;
-/// Weights of one row's product that are worth waking another thread for.
-const PAR_WEIGHTS: usize = 1 << 19;
-/// Columns of one piece of a row's product.
-const PIECE: usize = 256;
 
 /// `output = input * weights (+ bias)` for any number of rows.
-pub fn dense(input: &[f32], weights: &[f32], bias: Option<&[f32]>, output: &mut [f32], columns: usize) {
+pub fn dense(
+    input: &[f32],
+    weights: &[f32],
+    bias: Option<&[f32]>,
+    output: &mut [f32],
+    columns: usize,
+) {
     if columns == 0 || output.is_empty() {
         return;
     }
     let rows = output.len() / columns;
     let depth = weights.len() / columns;
     if rows <= FEW_ROWS {
-        for (input, output) in input.chunks_exact(depth.max(1)).zip(output.chunks_exact_mut(columns)) {
-            row_product(input, weights, columns, 0, output);
+        for (input, output) in input
+            .chunks_exact(depth.max(1))
+            .zip(output.chunks_exact_mut(columns))
+        {
+            row_product(input, weights, columns, output);
         }
     } else {
         matmul(
@@ -37,90 +40,83 @@ pub fn dense(input: &[f32], weights: &[f32], bias: Option<&[f32]>, output: &mut 
     }
 }
 
-/// As [`dense`], for one row whose weights are many: split over rayon's threads.
-pub fn par_dense(
-    input: &[f32],
-    weights: &[f32],
-    bias: Option<&[f32]>,
-    output: &mut [f32],
-    columns: usize,
-) {
-    if output.len() != columns || weights.len() < PAR_WEIGHTS || rayon::current_num_threads() < 2 {
-        return dense(input, weights, bias, output, columns);
-    }
-    output.par_chunks_mut(PIECE).enumerate().for_each(|(piece, output)| {
-        row_product(input, weights, columns, piece * PIECE, output);
-    });
-    if let Some(bias) = bias {
-        add_bias(output, bias);
-    }
-}
-
-/// A row times some columns of a matrix. Rows of weights that meet a zero are not read: after a
-/// ReLU that is half of them.
-fn row_product(input: &[f32], weights: &[f32], columns: usize, first: usize, output: &mut [f32]) {
+/// A row times a matrix. Rows of weights that meet a zero are not read: after a ReLU that is half
+/// of them, and reading them is what takes the time.
+fn row_product(input: &[f32], weights: &[f32], columns: usize, output: &mut [f32]) {
     const TOGETHER: usize = 4;
-    let width = output.len();
-    let row = |index: usize| &weights[index * columns + first..][..width];
-    wide(|| {
-        output.fill(0.0);
-        let mut rows = [0_usize; TOGETHER];
-        let mut count = 0;
-        for (index, &value) in input.iter().enumerate() {
-            if value == 0.0 {
-                continue;
-            }
-            rows[count] = index;
-            count += 1;
-            if count == TOGETHER {
-                count = 0;
-                let [a, b, c, d] = rows.map(row);
-                let [va, vb, vc, vd] = rows.map(|index| input[index]);
-                for (i, sum) in output.iter_mut().enumerate() {
-                    *sum += (va * a[i] + vb * b[i]) + (vc * c[i] + vd * d[i]);
+    wide(
+        #[inline(always)]
+        || {
+            output.fill(0.0);
+            let row = |index: usize| &weights[index * columns..][..columns];
+            let mut rows = [0_usize; TOGETHER];
+            let mut count = 0;
+            for (index, &value) in input.iter().enumerate() {
+                if value == 0.0 {
+                    continue;
+                }
+                rows[count] = index;
+                count += 1;
+                if count == TOGETHER {
+                    count = 0;
+                    let (a, b, c, d) = (row(rows[0]), row(rows[1]), row(rows[2]), row(rows[3]));
+                    let (va, vb) = (input[rows[0]], input[rows[1]]);
+                    let (vc, vd) = (input[rows[2]], input[rows[3]]);
+                    for (i, sum) in output[..columns].iter_mut().enumerate() {
+                        *sum += (va * a[i] + vb * b[i]) + (vc * c[i] + vd * d[i]);
+                    }
                 }
             }
-        }
-        for &index in &rows[..count] {
-            let value = input[index];
-            for (sum, &weight) in output.iter_mut().zip(row(index)) {
-                *sum += value * weight;
+            for &index in &rows[..count] {
+                let value = input[index];
+                for (sum, &weight) in output.iter_mut().zip(row(index)) {
+                    *sum += value * weight;
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Adds a bias to each row.
 pub fn add_bias(values: &mut [f32], bias: &[f32]) {
-    wide(|| {
-        for row in values.chunks_exact_mut(bias.len()) {
-            for (value, &bias) in row.iter_mut().zip(bias) {
-                *value += bias;
+    wide(
+        #[inline(always)]
+        || {
+            for row in values.chunks_exact_mut(bias.len()) {
+                for (value, &bias) in row.iter_mut().zip(bias) {
+                    *value += bias;
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Adds a bias to each row and cuts off at zero.
 pub fn add_bias_relu(values: &mut [f32], bias: &[f32]) {
-    wide(|| {
-        for row in values.chunks_exact_mut(bias.len()) {
-            for (value, &bias) in row.iter_mut().zip(bias) {
-                *value = (*value + bias).max(0.0);
+    wide(
+        #[inline(always)]
+        || {
+            for row in values.chunks_exact_mut(bias.len()) {
+                for (value, &bias) in row.iter_mut().zip(bias) {
+                    *value = (*value + bias).max(0.0);
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// `sums += ` the sum of the rows: the way back of a bias.
 pub fn sum_rows(values: &[f32], sums: &mut [f32]) {
-    wide(|| {
-        for row in values.chunks_exact(sums.len()) {
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum += value;
+    wide(
+        #[inline(always)]
+        || {
+            for row in values.chunks_exact(sums.len()) {
+                for (sum, &value) in sums.iter_mut().zip(row) {
+                    *sum += value;
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 #[cfg(test)]
@@ -138,17 +134,19 @@ mod tests {
             let mut wanted = Vec::new();
             for r in 0..rows {
                 for c in 0..columns {
-                    let products = (0..depth)
-                        .map(|d| f64::from(input[r * depth + d]) * f64::from(weights[d * columns + c]));
+                    let products = (0..depth).map(|d| {
+                        f64::from(input[r * depth + d]) * f64::from(weights[d * columns + c])
+                    });
                     wanted.push(products.sum::<f64>() + f64::from(bias[c]));
                 }
             }
-            for product in [dense, par_dense] {
-                let mut output = vec![9.0; rows * columns];
-                product(&input, &weights, Some(&bias), &mut output, columns);
-                for (found, wanted) in output.iter().zip(&wanted) {
-                    assert!((f64::from(*found) - wanted).abs() < 1e-3, "{found} against {wanted}");
-                }
+            let mut output = vec![9.0; rows * columns];
+            dense(&input, &weights, Some(&bias), &mut output, columns);
+            for (found, wanted) in output.iter().zip(&wanted) {
+                assert!(
+                    (f64::from(*found) - wanted).abs() < 1e-3,
+                    "{found} against {wanted}"
+                );
             }
         }
     }

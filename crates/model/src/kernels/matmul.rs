@@ -41,8 +41,17 @@ impl<'a> Matrix<'a> {
 
     /// A matrix whose rows start `row_stride` apart.
     pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(extent(rows, columns, row_stride, 1) <= data.len(), "the matrix exceeds its slice");
-        Self { data, rows, columns, row_stride, column_stride: 1 }
+        assert!(
+            extent(rows, columns, row_stride, 1) <= data.len(),
+            "the matrix exceeds its slice"
+        );
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+            column_stride: 1,
+        }
     }
 
     /// The same numbers with rows and columns exchanged.
@@ -66,9 +75,17 @@ impl<'a> MatrixMut<'a> {
 
     /// A matrix whose rows start `row_stride` apart and do not overlap.
     pub fn strided(data: &'a mut [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(extent(rows, columns, row_stride, 1) <= data.len(), "the matrix exceeds its slice");
+        assert!(
+            extent(rows, columns, row_stride, 1) <= data.len(),
+            "the matrix exceeds its slice"
+        );
         assert!(rows <= 1 || columns <= row_stride, "the rows overlap");
-        Self { data, rows, columns, row_stride }
+        Self {
+            data,
+            rows,
+            columns,
+            row_stride,
+        }
     }
 }
 
@@ -117,18 +134,30 @@ mod tests {
     use super::*;
 
     fn numbers(count: usize) -> Vec<f32> {
-        (0..count).map(|i| ((i * 37 + 11) % 23) as f32 / 7.0 - 1.5).collect()
+        (0..count)
+            .map(|i| ((i * 37 + 11) % 23) as f32 / 7.0 - 1.5)
+            .collect()
     }
 
     #[test]
     fn the_product_agrees_with_the_sum_over_its_definition() {
         let (m, k, n) = (13, 29, 17);
         let (a, b) = (numbers(m * k), numbers(k * n));
-        for (ta, tb, keep, scale) in
-            [(false, false, 0.0, 1.0), (true, false, 1.0, -0.5), (false, true, 0.9, 1.0)]
-        {
-            let left = if ta { Matrix::new(&a, k, m).transposed() } else { Matrix::new(&a, m, k) };
-            let right = if tb { Matrix::new(&b, n, k).transposed() } else { Matrix::new(&b, k, n) };
+        for (ta, tb, keep, scale) in [
+            (false, false, 0.0, 1.0),
+            (true, false, 1.0, -0.5),
+            (false, true, 0.9, 1.0),
+        ] {
+            let left = if ta {
+                Matrix::new(&a, k, m).transposed()
+            } else {
+                Matrix::new(&a, m, k)
+            };
+            let right = if tb {
+                Matrix::new(&b, n, k).transposed()
+            } else {
+                Matrix::new(&b, k, n)
+            };
             let before = numbers(m * n);
             let mut out = before.clone();
             matmul(MatrixMut::new(&mut out, m, n), keep, left, right, scale);

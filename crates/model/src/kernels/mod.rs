@@ -2,9 +2,9 @@
 //! activations and the loss, forward and backward.
 //!
 //! Images are laid out as rows, columns, channels (channels fastest). Kernels that take scratch
-//! memory never allocate. A kernel works on the calling thread unless its name says `par_`; those
-//! split the work over rayon's pool in pieces that do not depend on the number of threads, so that
-//! sums come out the same everywhere. Sizes that do not fit are bugs of the caller and panic.
+//! memory never allocate. A kernel works on the calling thread; whoever has many images or blocks
+//! splits them over rayon's pool (one image alone does not pay for waking a thread, as measured).
+//! Sizes that do not fit are bugs of the caller and panic.
 
 mod activation;
 mod conv;
@@ -16,7 +16,7 @@ pub use activation::{
     arg_max, dropout_in_place, relu_gradient, softmax_cross_entropy, softmax_in_place,
 };
 pub use conv::{Conv2d, Conv2dScratch, Padding};
-pub use dense::{add_bias, add_bias_relu, dense, par_dense, sum_rows};
+pub use dense::{add_bias, add_bias_relu, dense, sum_rows};
 pub use matmul::{Matrix, MatrixMut, matmul};
 pub use pool::{MaxPool, max_pool_bias_relu, max_pool_bias_relu_indexed, unpool};
 

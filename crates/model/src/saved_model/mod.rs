@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::codec;
 use crate::graph::{self, Graph, NodeId, Plan};
 use crate::proto;
 use crate::signature::{self, Signature};
 use crate::tensor::Tensor;
-use crate::codec;
 
 /// The file that makes a directory a SavedModel.
 pub const FILE_NAME: &str = "saved_model.pb";
@@ -156,23 +156,29 @@ impl SavedModel {
         let mut callables: BTreeMap<String, Callable> = BTreeMap::new();
         for (name, signature) in signatures {
             let node = |edge: &str| {
-                graph.find(edge.strip_suffix(":0").unwrap_or(edge)).ok_or_else(|| Error::Edge {
-                    user: format!("signature {name:?}"),
-                    edge: edge.to_owned(),
-                })
+                graph
+                    .find(edge.strip_suffix(":0").unwrap_or(edge))
+                    .ok_or_else(|| Error::Edge {
+                        user: format!("signature {name:?}"),
+                        edge: edge.to_owned(),
+                    })
             };
             let nodes = |side: &BTreeMap<String, signature::TensorInfo>| {
-                side.values().map(|info| node(&info.edge)).collect::<Result<Vec<NodeId>, Error>>()
+                side.values()
+                    .map(|info| node(&info.edge))
+                    .collect::<Result<Vec<NodeId>, Error>>()
             };
             // Signatures that are alike share their plan.
-            let plan = match callables.values().find(|other| other.signature == signature) {
-                Some(other) => Arc::clone(&other.plan),
-                None => {
-                    let (feeds, fetches) = (nodes(&signature.inputs)?, nodes(&signature.outputs)?);
-                    let plan = Plan::new(Arc::clone(&graph), &feeds, &fetches)
-                        .map_err(|source| Error::Graph { source })?;
-                    Arc::new(plan)
-                }
+            let alike = callables
+                .values()
+                .find(|other| other.signature == signature);
+            let plan = if let Some(other) = alike {
+                Arc::clone(&other.plan)
+            } else {
+                let (feeds, fetches) = (nodes(&signature.inputs)?, nodes(&signature.outputs)?);
+                let plan = Plan::new(Arc::clone(&graph), &feeds, &fetches)
+                    .map_err(|source| Error::Graph { source })?;
+                Arc::new(plan)
             };
             callables.insert(name, Callable { signature, plan });
         }
@@ -189,7 +195,9 @@ impl SavedModel {
 
     /// Names and signatures.
     pub fn signatures(&self) -> impl Iterator<Item = (&str, &Signature)> {
-        self.callables.iter().map(|(name, callable)| (name.as_str(), &callable.signature))
+        self.callables
+            .iter()
+            .map(|(name, callable)| (name.as_str(), &callable.signature))
     }
 
     /// The signature of that name.
@@ -198,10 +206,12 @@ impl SavedModel {
     }
 
     fn callable(&self, name: &str) -> Result<&Callable, PredictError> {
-        self.callables.get(name).ok_or_else(|| PredictError::NoSignature {
-            name: name.to_owned(),
-            known: self.callables.keys().cloned().collect(),
-        })
+        self.callables
+            .get(name)
+            .ok_or_else(|| PredictError::NoSignature {
+                name: name.to_owned(),
+                known: self.callables.keys().cloned().collect(),
+            })
     }
 
     /// Calls the model: checks the inputs against the signature, runs the graph, and answers the
@@ -233,7 +243,9 @@ impl Signature {
                 dtype: info.data_type.to_proto().into(),
                 tensor_shape: Some(codec::shape_to_proto(info.shape.iter().copied())),
             };
-            side.iter().map(|(name, tensor)| (name.clone(), info(tensor))).collect()
+            side.iter()
+                .map(|(name, tensor)| (name.clone(), info(tensor)))
+                .collect()
         };
         proto::SignatureDef {
             inputs: side(&self.inputs),
@@ -248,14 +260,16 @@ impl std::fmt::Display for SavedModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, (name, callable)) in self.callables.iter().enumerate() {
             let side = |side: &BTreeMap<String, signature::TensorInfo>| {
-                let tensors = side
-                    .iter()
-                    .map(|(name, info)| format!("{name}: {} {}", info.data_type, info.shape_text()));
+                let tensors = side.iter().map(|(name, info)| {
+                    format!("{name}: {} {}", info.data_type, info.shape_text())
+                });
                 tensors.collect::<Vec<_>>().join(", ")
             };
             let separator = if index == 0 { "" } else { "; " };
-            let (inputs, outputs) =
-                (side(&callable.signature.inputs), side(&callable.signature.outputs));
+            let (inputs, outputs) = (
+                side(&callable.signature.inputs),
+                side(&callable.signature.outputs),
+            );
             write!(f, "{separator}{name}({inputs}) -> ({outputs})")?;
         }
         Ok(())

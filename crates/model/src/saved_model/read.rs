@@ -31,9 +31,17 @@ impl SavedModel {
     /// The model that a message holds.
     pub fn from_proto(model: proto::SavedModel) -> Result<Self, Error> {
         let tags = |graph: &proto::MetaGraphDef| {
-            graph.meta_info_def.as_ref().map(|info| info.tags.clone()).unwrap_or_default()
+            graph
+                .meta_info_def
+                .as_ref()
+                .map(|info| info.tags.clone())
+                .unwrap_or_default()
         };
-        let found = model.meta_graphs.iter().map(|graph| tags(graph).join(",")).collect();
+        let found = model
+            .meta_graphs
+            .iter()
+            .map(|graph| tags(graph).join(","))
+            .collect();
         let meta_graph = model
             .meta_graphs
             .into_iter()
@@ -48,13 +56,20 @@ impl SavedModel {
             }
         }
         let mut reader = Reader {
-            defs: meta_graph.graph_def.map(|graph| graph.node).unwrap_or_default(),
+            defs: meta_graph
+                .graph_def
+                .map(|graph| graph.node)
+                .unwrap_or_default(),
             index: HashMap::new(),
             done: HashMap::new(),
             graph: Graph::new(),
         };
-        reader.index =
-            reader.defs.iter().enumerate().map(|(at, def)| (def.name.clone(), at)).collect();
+        reader.index = reader
+            .defs
+            .iter()
+            .enumerate()
+            .map(|(at, def)| (def.name.clone(), at))
+            .collect();
         for (name, signature) in &signatures {
             let user = format!("signature {name:?}");
             for info in signature.inputs.values().chain(signature.outputs.values()) {
@@ -80,9 +95,18 @@ fn read_signature(name: &str, signature: &proto::SignatureDef) -> Result<Signatu
                 DataType::from_proto(info.dtype).map_err(|source| error(source.to_string()))?;
             let shape = info.tensor_shape.as_ref().and_then(codec::shape_from_proto);
             let shape = shape.ok_or_else(|| error("it has no shape".to_owned()))?;
-            Ok((tensor.clone(), TensorInfo { edge: edge.clone(), data_type, shape }))
+            Ok((
+                tensor.clone(),
+                TensorInfo {
+                    edge: edge.clone(),
+                    data_type,
+                    shape,
+                },
+            ))
         };
-        side.iter().map(read).collect::<Result<BTreeMap<_, _>, Error>>()
+        side.iter()
+            .map(read)
+            .collect::<Result<BTreeMap<_, _>, Error>>()
     };
     Ok(Signature {
         method_name: signature.method_name.clone(),
@@ -114,12 +138,18 @@ impl Reader {
             let mut inputs = Vec::new();
             let mut missing = Vec::new();
             // An edge that begins with ^ only orders.
-            for edge in self.defs[at].input.iter().filter(|edge| !edge.starts_with('^')) {
+            for edge in self.defs[at]
+                .input
+                .iter()
+                .filter(|edge| !edge.starts_with('^'))
+            {
                 let input = self.find(&user, edge)?;
                 match self.done.get(&input) {
                     Some(Some(id)) => inputs.push(*id),
                     Some(None) => {
-                        return Err(Error::Cycle { node: self.defs[input].name.clone() });
+                        return Err(Error::Cycle {
+                            node: self.defs[input].name.clone(),
+                        });
                     }
                     None => missing.push(input),
                 }
@@ -136,7 +166,9 @@ impl Reader {
             } else if first_visit {
                 stack.extend(missing);
             } else {
-                return Err(Error::Cycle { node: self.defs[at].name.clone() });
+                return Err(Error::Cycle {
+                    node: self.defs[at].name.clone(),
+                });
             }
         }
         Ok(())
@@ -145,10 +177,10 @@ impl Reader {
     fn find(&self, user: &str, edge: &str) -> Result<usize, Error> {
         // All operations known here have one result.
         let name = edge.strip_suffix(":0").unwrap_or(edge);
-        self.index
-            .get(name)
-            .copied()
-            .ok_or_else(|| Error::Edge { user: user.to_owned(), edge: edge.to_owned() })
+        self.index.get(name).copied().ok_or_else(|| Error::Edge {
+            user: user.to_owned(),
+            edge: edge.to_owned(),
+        })
     }
 }
 
@@ -227,7 +259,10 @@ fn read_op(def: &mut NodeDef) -> Result<Op, Error> {
                 Some(Value::Shape(shape)) => codec::shape_from_proto(shape).unwrap_or_default(),
                 _ => Vec::new(),
             };
-            Op::Placeholder { data_type: attributes.data_type("dtype")?, shape }
+            Op::Placeholder {
+                data_type: attributes.data_type("dtype")?,
+                shape,
+            }
         }
         "Const" => {
             let tensor = match attributes.get("value") {
@@ -248,7 +283,10 @@ fn read_op(def: &mut NodeDef) -> Result<Op, Error> {
             {
                 return Err(attributes.error("dilations", format!("{:?} are not all 1", list.i)));
             }
-            Op::Conv2D { strides: attributes.inner("strides")?, padding: attributes.padding()? }
+            Op::Conv2D {
+                strides: attributes.inner("strides")?,
+                padding: attributes.padding()?,
+            }
         }
         "BiasAdd" => {
             attributes.channels_last()?;
@@ -276,7 +314,9 @@ fn read_op(def: &mut NodeDef) -> Result<Op, Error> {
             };
             Op::ArgMax { output }
         }
-        "Cast" => Op::Cast { to: attributes.data_type("DstT")? },
+        "Cast" => Op::Cast {
+            to: attributes.data_type("DstT")?,
+        },
         _ => {
             let node = attributes.def.name.clone();
             return Err(Error::UnknownOp { node, op: name });

@@ -23,7 +23,9 @@ fn an_exported_model_reads_back_and_answers_the_same() {
     let dir = tempfile::tempdir().unwrap();
     for kind in [Kind::Cnn, Kind::Linear] {
         let model = Network::initial(kind, 3).into_saved_model();
-        let path = model.export(&dir.path().join("deep/export"), 1_700_000_000).unwrap();
+        let path = model
+            .export(&dir.path().join("deep/export"), 1_700_000_000)
+            .unwrap();
         let again = SavedModel::read(&path).unwrap();
         assert!(again.signatures().eq(model.signatures()));
         for rows in [1, 5] {
@@ -56,10 +58,18 @@ fn rows_together_and_one_by_one_agree() {
     for (row, image) in images.as_floats().unwrap().chunks_exact(784).enumerate() {
         let x = Tensor::float(vec![1, 28, 28], image.to_vec()).unwrap();
         let alone = model
-            .predict("classes", BTreeMap::from([("x".to_owned(), x)]), &["predictions".to_owned()])
+            .predict(
+                "classes",
+                BTreeMap::from([("x".to_owned(), x)]),
+                &["predictions".to_owned()],
+            )
             .unwrap();
         assert_eq!(alone.len(), 1);
-        let pairs = alone["predictions"].as_floats().unwrap().iter().zip(&scores[row * 10..]);
+        let pairs = alone["predictions"]
+            .as_floats()
+            .unwrap()
+            .iter()
+            .zip(&scores[row * 10..]);
         for (a, b) in pairs {
             assert!((a - b).abs() < 1e-5, "{a} against {b}");
         }
@@ -72,14 +82,19 @@ fn an_export_that_fails_names_the_path_and_leaves_nothing() {
     let file = dir.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
     let model = Network::initial(Kind::Linear, 1).into_saved_model();
-    let text = model.export(&file.join("export"), 1).unwrap_err().to_string();
+    let text = model
+        .export(&file.join("export"), 1)
+        .unwrap_err()
+        .to_string();
     assert!(text.contains(&file.display().to_string()), "{text}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 /// Changes the linear model's message and reads it.
 fn changed(change: impl FnOnce(&mut proto::MetaGraphDef)) -> Result<SavedModel, Error> {
-    let mut proto = Network::initial(Kind::Linear, 1).into_saved_model().to_proto();
+    let mut proto = Network::initial(Kind::Linear, 1)
+        .into_saved_model()
+        .to_proto();
     change(&mut proto.meta_graphs[0]);
     SavedModel::from_proto(proto)
 }
@@ -97,18 +112,39 @@ fn what_cannot_be_read_is_named() {
             assert!(text.contains(part), "{text:?} lacks {part:?}");
         }
     };
-    check(&|m| node(m, "predictions").op = "Erfc".to_owned(), &["\"predictions\"", "Erfc"]);
-    check(&|m| node(m, "predictions").input[0] = "gone".to_owned(), &["\"predictions\"", "gone"]);
-    check(&|m| node(m, "predictions").input[0] = "logits/sum:1".to_owned(), &["logits/sum:1"]);
+    check(
+        &|m| node(m, "predictions").op = "Erfc".to_owned(),
+        &["\"predictions\"", "Erfc"],
+    );
+    check(
+        &|m| node(m, "predictions").input[0] = "gone".to_owned(),
+        &["\"predictions\"", "gone"],
+    );
+    check(
+        &|m| node(m, "predictions").input[0] = "logits/sum:1".to_owned(),
+        &["logits/sum:1"],
+    );
     check(
         &|m| node(m, "logits/product").input[0] = "logits/sum".to_owned(),
         &["depends on itself"],
     );
-    check(&|m| node(m, "predictions").input.clear(), &["takes 1 inputs and has 0"]);
-    check(&|m| drop(node(m, "classes").attr.remove("DstT")), &["classes", "DstT", "missing"]);
-    check(&|m| m.meta_info_def.as_mut().unwrap().tags = vec!["train".to_owned()], &["train"]);
+    check(
+        &|m| node(m, "predictions").input.clear(),
+        &["takes 1 inputs and has 0"],
+    );
+    check(
+        &|m| drop(node(m, "classes").attr.remove("DstT")),
+        &["classes", "DstT", "missing"],
+    );
+    check(
+        &|m| m.meta_info_def.as_mut().unwrap().tags = vec!["train".to_owned()],
+        &["train"],
+    );
     check(&|m| m.signature_def.clear(), &["no signature"]);
-    check(&|m| m.signature_def.get_mut("classes").unwrap().inputs.clear(), &["\"x\"", "Placeholder"]);
+    check(
+        &|m| m.signature_def.get_mut("classes").unwrap().inputs.clear(),
+        &["\"x\"", "Placeholder"],
+    );
     check(
         &|m| {
             let value = node(m, "logits/bias").attr.get_mut("value").unwrap();
@@ -139,7 +175,9 @@ fn nodes_that_no_signature_needs_do_not_matter() {
             ..proto::NodeDef::default()
         };
         meta.graph_def.as_mut().unwrap().node.push(saver);
-        node(meta, "predictions").input.push("^save/restore".to_owned());
+        node(meta, "predictions")
+            .input
+            .push("^save/restore".to_owned());
     });
     assert_eq!(model.unwrap().signatures().count(), 2);
 }
@@ -150,8 +188,14 @@ fn files_that_are_not_models_are_errors() {
     let text = SavedModel::read(dir.path()).unwrap_err().to_string();
     assert!(text.ends_with("saved_model.pb"), "{text}");
     std::fs::write(dir.path().join(FILE_NAME), b"<html>").unwrap();
-    assert!(matches!(SavedModel::read(dir.path()), Err(Error::Decode { .. })));
-    let mut half = Network::initial(Kind::Linear, 1).into_saved_model().to_proto().encode_to_vec();
+    assert!(matches!(
+        SavedModel::read(dir.path()),
+        Err(Error::Decode { .. })
+    ));
+    let mut half = Network::initial(Kind::Linear, 1)
+        .into_saved_model()
+        .to_proto()
+        .encode_to_vec();
     half.truncate(half.len() / 2);
     std::fs::write(dir.path().join(FILE_NAME), half).unwrap();
     assert!(SavedModel::read(dir.path()).is_err());
@@ -163,7 +207,10 @@ fn a_request_that_does_not_fit_gets_told_why() {
     let x = || Tensor::new(vec![1, 784], Values::Float(vec![0.0; 784])).unwrap();
     let call = |signature: &str, name: &str, filter: &[String]| {
         let inputs = BTreeMap::from([(name.to_owned(), x())]);
-        model.predict(signature, inputs, filter).unwrap_err().to_string()
+        model
+            .predict(signature, inputs, filter)
+            .unwrap_err()
+            .to_string()
     };
     assert!(call("other", "x", &[]).contains("[classes, serving_default]"));
     assert!(call("classes", "y", &[]).contains("wants [x]"));

@@ -42,7 +42,10 @@ impl SavedModel {
                     Ok(()) => sync(base).map(|()| target),
                     // Somebody else took the version just now.
                     Err(_) if target.exists() => continue,
-                    Err(source) => Err(Error::Write { path: target, source }),
+                    Err(source) => Err(Error::Write {
+                        path: target,
+                        source,
+                    }),
                 };
             }
         });
@@ -55,8 +58,10 @@ impl SavedModel {
 
     fn write_to(&self, dir: &Path) -> Result<(), Error> {
         let path = dir.join(FILE_NAME);
-        fs::create_dir_all(dir)
-            .map_err(|source| Error::Write { path: dir.to_owned(), source })?;
+        fs::create_dir_all(dir).map_err(|source| Error::Write {
+            path: dir.to_owned(),
+            source,
+        })?;
         let written = File::create(&path).and_then(|mut file| {
             file.write_all(&self.to_proto().encode_to_vec())?;
             file.sync_all()
@@ -82,14 +87,20 @@ impl SavedModel {
                 .map(|(name, signature)| (name.to_owned(), signature.to_proto()))
                 .collect(),
         };
-        proto::SavedModel { saved_model_schema_version: 1, meta_graphs: vec![meta_graph] }
+        proto::SavedModel {
+            saved_model_schema_version: 1,
+            meta_graphs: vec![meta_graph],
+        }
     }
 }
 
 fn sync(dir: &Path) -> Result<(), Error> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
-        .map_err(|source| Error::Write { path: dir.to_owned(), source })
+        .map_err(|source| Error::Write {
+            path: dir.to_owned(),
+            source,
+        })
 }
 
 fn graph_def(graph: &Graph) -> proto::GraphDef {
@@ -101,7 +112,11 @@ fn graph_def(graph: &Graph) -> proto::GraphDef {
         nodes.push(proto::NodeDef {
             name: node.name.clone(),
             op: node.op.name().to_owned(),
-            input: node.inputs.iter().map(|&input| graph.node(input).name.clone()).collect(),
+            input: node
+                .inputs
+                .iter()
+                .map(|&input| graph.node(input).name.clone())
+                .collect(),
             device: String::new(),
             attr: attributes(node, &input_types),
         });
@@ -111,7 +126,10 @@ fn graph_def(graph: &Graph) -> proto::GraphDef {
         min_consumer: MIN_CONSUMER,
         bad_consumers: Vec::new(),
     };
-    proto::GraphDef { node: nodes, versions: Some(versions) }
+    proto::GraphDef {
+        node: nodes,
+        versions: Some(versions),
+    }
 }
 
 fn result_type(op: &Op, inputs: &[DataType]) -> DataType {
@@ -131,7 +149,10 @@ fn attributes(node: &Node, inputs: &[DataType]) -> BTreeMap<String, AttrValue> {
     let text = |text: &str| Value::S(text.as_bytes().to_vec());
     let list = |values: &[usize]| {
         let i = values.iter().map(|&value| value as i64).collect();
-        Value::List(ListValue { i, ..ListValue::default() })
+        Value::List(ListValue {
+            i,
+            ..ListValue::default()
+        })
     };
     let around = |[y, x]: [usize; 2]| list(&[1, y, x, 1]);
     let padding = |padding: Padding| match padding {
@@ -149,7 +170,10 @@ fn attributes(node: &Node, inputs: &[DataType]) -> BTreeMap<String, AttrValue> {
         ],
         Op::Identity | Op::Add | Op::Relu | Op::Softmax => vec![first()],
         Op::Reshape => vec![first(), ("Tshape", kind(inputs[1]))],
-        Op::Conv2D { strides, padding: around_image } => vec![
+        Op::Conv2D {
+            strides,
+            padding: around_image,
+        } => vec![
             first(),
             ("strides", around(*strides)),
             ("padding", padding(*around_image)),
@@ -159,23 +183,38 @@ fn attributes(node: &Node, inputs: &[DataType]) -> BTreeMap<String, AttrValue> {
             ("dilations", list(&[1, 1, 1, 1])),
         ],
         Op::BiasAdd => vec![first(), ("data_format", text("NHWC"))],
-        Op::MaxPool { window, strides, padding: around_image } => vec![
+        Op::MaxPool {
+            window,
+            strides,
+            padding: around_image,
+        } => vec![
             first(),
             ("ksize", around(*window)),
             ("strides", around(*strides)),
             ("padding", padding(*around_image)),
             ("data_format", text("NHWC")),
         ],
-        Op::MatMul { transpose_a, transpose_b } => vec![
+        Op::MatMul {
+            transpose_a,
+            transpose_b,
+        } => vec![
             first(),
             ("transpose_a", Value::B(*transpose_a)),
             ("transpose_b", Value::B(*transpose_b)),
         ],
         Op::ArgMax { output } => {
-            vec![first(), ("Tidx", kind(inputs[1])), ("output_type", kind(*output))]
+            vec![
+                first(),
+                ("Tidx", kind(inputs[1])),
+                ("output_type", kind(*output)),
+            ]
         }
         Op::Cast { to } => {
-            vec![("SrcT", kind(inputs[0])), ("DstT", kind(*to)), ("Truncate", Value::B(false))]
+            vec![
+                ("SrcT", kind(inputs[0])),
+                ("DstT", kind(*to)),
+                ("Truncate", Value::B(false)),
+            ]
         }
     };
     pairs

@@ -6,12 +6,19 @@ use model::TensorInfo;
 fn signature(names: &[&str]) -> Signature {
     let info = |name: &str| TensorInfo {
         edge: format!("{name}:0"),
-        data_type: if name == "n" { DataType::Int32 } else { DataType::Float },
+        data_type: if name == "n" {
+            DataType::Int32
+        } else {
+            DataType::Float
+        },
         shape: vec![None, None],
     };
     Signature {
         method_name: String::new(),
-        inputs: names.iter().map(|name| ((*name).to_owned(), info(name))).collect(),
+        inputs: names
+            .iter()
+            .map(|name| ((*name).to_owned(), info(name)))
+            .collect(),
         outputs: BTreeMap::new(),
     }
 }
@@ -31,8 +38,15 @@ fn both_layouts_give_the_same_tensors() {
     ] {
         assert_eq!(read(&["x"], body).unwrap()["x"], x, "{body}");
     }
-    let two = read(&["n", "x"], r#"{"instances": [{"x": 1.5, "n": 1}, {"x": 2, "n": 2}]}"#).unwrap();
-    assert_eq!(two["n"], Tensor::new(vec![2], Values::Int32(vec![1, 2])).unwrap());
+    let two = read(
+        &["n", "x"],
+        r#"{"instances": [{"x": 1.5, "n": 1}, {"x": 2, "n": 2}]}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        two["n"],
+        Tensor::new(vec![2], Values::Int32(vec![1, 2])).unwrap()
+    );
     assert_eq!(two["x"].shape(), [2]);
 }
 
@@ -45,23 +59,41 @@ fn what_is_wrong_with_a_body_is_said() {
         (r#"{"instances": []}"#, "at least one"),
         (r#"{"instances": 5}"#, "at least one"),
         (r#"{"instances": [1], "inputs": 1}"#, "together"),
-        (r#"{"instances": [1], "signature_name": 7}"#, "'signature_name'"),
+        (
+            r#"{"instances": [1], "signature_name": 7}"#,
+            "'signature_name'",
+        ),
         (r#"{"instances": [[1, 2], [3]]}"#, "lists of 2 and of 1"),
         (r#"{"instances": [[1, 2], 3]}"#, "side by side"),
         (r#"{"instances": [["a"]]}"#, "\"a\" is not a number"),
-        (r#"{"instances": [{"y": 1}]}"#, "no input \"y\"; the signature has [x]"),
+        (
+            r#"{"instances": [{"y": 1}]}"#,
+            "no input \"y\"; the signature has [x]",
+        ),
         (r#"{"instances": [{"x": 1}, {"y": 1}]}"#, "same inputs"),
         (r#"{"instances": [{"x": 1}, {}]}"#, "same inputs"),
         (r#"{"inputs": {"y": 1}}"#, "no input \"y\""),
     ] {
         let failure = read(&["x"], body).unwrap_err();
-        assert!(failure.message.contains(part), "{body}: {}", failure.message);
+        assert!(
+            failure.message.contains(part),
+            "{body}: {}",
+            failure.message
+        );
         assert_eq!(failure.code, tonic::Code::InvalidArgument);
     }
     let failure = read(&["n", "x"], r#"{"inputs": [1]}"#).unwrap_err();
-    assert!(failure.message.contains("by name: n, x"), "{}", failure.message);
+    assert!(
+        failure.message.contains("by name: n, x"),
+        "{}",
+        failure.message
+    );
     let failure = read(&["n"], r#"{"instances": [1.5]}"#).unwrap_err();
-    assert!(failure.message.contains("1.5 is not of type int32"), "{}", failure.message);
+    assert!(
+        failure.message.contains("1.5 is not of type int32"),
+        "{}",
+        failure.message
+    );
 }
 
 #[test]
@@ -69,9 +101,18 @@ fn answers_follow_the_layout_of_the_request() {
     let scores = Tensor::float(vec![2, 2], vec![0.1, 0.9, 1.0, 1e-7]).unwrap();
     let classes = Tensor::new(vec![2], Values::Uint8(vec![1, 0])).unwrap();
     let one = BTreeMap::from([("scores".to_owned(), scores.clone())]);
-    let two = BTreeMap::from([("classes".to_owned(), classes), ("scores".to_owned(), scores)]);
-    assert_eq!(answer(&one, true).unwrap(), r#"{"predictions":[[0.1,0.9],[1.0,1e-7]]}"#);
-    assert_eq!(answer(&one, false).unwrap(), r#"{"outputs":[[0.1,0.9],[1.0,1e-7]]}"#);
+    let two = BTreeMap::from([
+        ("classes".to_owned(), classes),
+        ("scores".to_owned(), scores),
+    ]);
+    assert_eq!(
+        answer(&one, true).unwrap(),
+        r#"{"predictions":[[0.1,0.9],[1.0,1e-7]]}"#
+    );
+    assert_eq!(
+        answer(&one, false).unwrap(),
+        r#"{"outputs":[[0.1,0.9],[1.0,1e-7]]}"#
+    );
     assert_eq!(
         answer(&two, true).unwrap(),
         r#"{"predictions":[{"classes":1,"scores":[0.1,0.9]},{"classes":0,"scores":[1.0,1e-7]}]}"#

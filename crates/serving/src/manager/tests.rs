@@ -26,7 +26,12 @@ impl Bench {
             ..Options::default()
         };
         let manager = Manager::new(options, Arc::<ManualClock>::clone(&clock));
-        Self { dir, clock, manager, memory: Memory::default() }
+        Self {
+            dir,
+            clock,
+            manager,
+            memory: Memory::default(),
+        }
     }
 
     fn version(&self, number: u64) -> PathBuf {
@@ -35,17 +40,28 @@ impl Bench {
 
     fn export(&self, number: u64) {
         let model = Network::initial(Kind::Linear, number).into_saved_model();
-        model.export(&self.dir.path().join("export"), number).unwrap();
+        model
+            .export(&self.dir.path().join("export"), number)
+            .unwrap();
     }
 
     fn poll(&mut self) -> Option<i64> {
         self.manager.poll(&mut self.memory);
-        self.manager.find("digits", &Wanted::Latest).ok().map(|servable| servable.version)
+        self.manager
+            .find("digits", &Wanted::Latest)
+            .ok()
+            .map(|servable| servable.version)
     }
 
     fn states(&self) -> Vec<(i64, State)> {
-        let statuses = self.manager.statuses("mnist", &Wanted::Latest).unwrap_or_default();
-        statuses.iter().map(|status| (status.version, status.state())).collect()
+        let statuses = self
+            .manager
+            .statuses("mnist", &Wanted::Latest)
+            .unwrap_or_default();
+        statuses
+            .iter()
+            .map(|status| (status.version, status.state()))
+            .collect()
     }
 }
 
@@ -79,9 +95,19 @@ fn a_version_that_does_not_load_leaves_the_old_one_and_is_tried_again() {
     assert_eq!(bench.states().len(), 1);
     std::fs::write(bench.version(2).join(FILE_NAME), b"half").unwrap();
     assert_eq!(bench.poll(), Some(1));
-    let status = &bench.manager.statuses("digits", &Wanted::Version(2)).unwrap()[0];
+    let status = &bench
+        .manager
+        .statuses("digits", &Wanted::Version(2))
+        .unwrap()[0];
     assert_eq!(status.state(), State::End);
-    assert!(status.status.as_ref().unwrap().error_message.contains("not a SavedModel"));
+    assert!(
+        status
+            .status
+            .as_ref()
+            .unwrap()
+            .error_message
+            .contains("not a SavedModel")
+    );
     // The same file is left alone until its time has come, and then only so often.
     let tries = |bench: &Bench| bench.memory.failed.as_ref().unwrap().tries;
     bench.poll();
@@ -119,7 +145,13 @@ fn requests_for_what_is_not_there_are_told_so() {
     );
     assert!(text(&bench, "mnist", Wanted::Label("stable".to_owned())).contains("stable"));
     assert!(text(&bench, "", Wanted::Latest).contains("Missing ModelSpec"));
-    let failure = bench.manager.statuses("letters", &Wanted::Latest).unwrap_err();
-    assert_eq!(failure.message, "Could not find any versions of model letters");
+    let failure = bench
+        .manager
+        .statuses("letters", &Wanted::Latest)
+        .unwrap_err();
+    assert_eq!(
+        failure.message,
+        "Could not find any versions of model letters"
+    );
     assert_eq!(failure.code, tonic::Code::NotFound);
 }

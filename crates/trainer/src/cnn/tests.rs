@@ -4,7 +4,11 @@ use super::*;
 use model::mnist::test_set;
 use model::network::Kind;
 
-const PLAIN: Step = Step { rate: 0.0, keep: 1.0, dropout_key: 0 };
+const PLAIN: Step = Step {
+    rate: 0.0,
+    keep: 1.0,
+    dropout_key: 0,
+};
 
 fn batch(size: usize) -> (Vec<f32>, Vec<u8>) {
     let mut images = vec![0.0; size * PIXELS];
@@ -33,7 +37,11 @@ fn network() -> Network {
         cnn.step(&images, &labels, Step { rate, ..PLAIN });
     }
     let mut network = cnn.into_network();
-    for bias in network.parameters.iter_mut().filter(|parameter| parameter.shape.len() == 1) {
+    for bias in network
+        .parameters
+        .iter_mut()
+        .filter(|parameter| parameter.shape.len() == 1)
+    {
         for (at, value) in bias.values.iter_mut().enumerate() {
             *value += if at % 3 == 0 { -0.1 } else { 0.1 };
         }
@@ -47,7 +55,11 @@ fn gradients_are_the_slopes_of_the_loss() {
     let start = network();
     // A dropout that stays the same is a fixed function too.
     for (keep, dropout_key) in [(1.0, 0), (0.5, 99)] {
-        let step = Step { rate: 1.0, keep, dropout_key };
+        let step = Step {
+            rate: 1.0,
+            keep,
+            dropout_key,
+        };
         let mut cnn = trainer(start.clone(), Optimizer::Sgd, 7);
         cnn.step(&images, &labels, step);
         for (index, parameter) in start.parameters.iter().enumerate() {
@@ -58,7 +70,11 @@ fn gradients_are_the_slopes_of_the_loss() {
                 .zip(moved)
                 .map(|(before, after)| f64::from(*before) - f64::from(*after))
                 .collect();
-            let length = gradient.iter().map(|slope| slope * slope).sum::<f64>().sqrt();
+            let length = gradient
+                .iter()
+                .map(|slope| slope * slope)
+                .sum::<f64>()
+                .sqrt();
             assert!(length > 1e-4, "{} has no gradient", parameter.name);
             // Along the gradient the loss must rise by the gradient's length, and along the slopes
             // of every third weight by that part of it.
@@ -77,7 +93,9 @@ fn gradients_are_the_slopes_of_the_loss() {
                         *value = (f64::from(*value) + along * distance) as f32;
                     }
                     let still = Step { rate: 0.0, ..step };
-                    trainer(network, Optimizer::Sgd, 7).step(&images, &labels, still).loss
+                    trainer(network, Optimizer::Sgd, 7)
+                        .step(&images, &labels, still)
+                        .loss
                 };
                 let distance = 2e-3 / length.max(0.2);
                 let slope = (loss_at(distance) - loss_at(-distance)) / (2.0 * distance);
@@ -102,27 +120,49 @@ fn the_trainers_loss_is_the_exported_models() {
         .into_saved_model()
         .predict("serving_default", [("x".to_owned(), x)].into(), &[])
         .unwrap();
-    let scores = answer["predictions"].as_floats().unwrap().chunks_exact(CLASSES);
-    let loss: f64 =
-        scores.zip(&labels).map(|(row, &label)| -f64::from(row[label as usize]).ln()).sum();
-    assert!((loss / 12.0 - report.loss).abs() < 1e-5, "{loss} {}", report.loss);
+    let scores = answer["predictions"]
+        .as_floats()
+        .unwrap()
+        .chunks_exact(CLASSES);
+    let loss: f64 = scores
+        .zip(&labels)
+        .map(|(row, &label)| -f64::from(row[label as usize]).ln())
+        .sum();
+    assert!(
+        (loss / 12.0 - report.loss).abs() < 1e-5,
+        "{loss} {}",
+        report.loss
+    );
     let classes = answer["classes"].as_uint8().unwrap();
-    let correct = classes.iter().zip(&labels).filter(|(class, label)| class == label).count();
+    let correct = classes
+        .iter()
+        .zip(&labels)
+        .filter(|(class, label)| class == label)
+        .count();
     assert_eq!(correct, report.correct);
 }
 
 #[test]
 fn every_optimizer_learns_a_batch_by_heart() {
     let (images, labels) = batch(20);
-    for (optimizer, rate) in
-        [(Optimizer::Sgd, 0.1), (Optimizer::Momentum, 0.02), (Optimizer::Adam, 1e-3)]
-    {
+    for (optimizer, rate) in [
+        (Optimizer::Sgd, 0.1),
+        (Optimizer::Momentum, 0.02),
+        (Optimizer::Adam, 1e-3),
+    ] {
         let mut cnn = trainer(Network::initial(Kind::Cnn, 5), optimizer, 20);
         let mut losses = Vec::new();
         for step in 1..=40 {
             let rate = optimizer.rate(rate, step);
-            let report =
-                cnn.step(&images, &labels, Step { rate, keep: 0.5, dropout_key: step });
+            let report = cnn.step(
+                &images,
+                &labels,
+                Step {
+                    rate,
+                    keep: 0.5,
+                    dropout_key: step,
+                },
+            );
             losses.push(report.loss);
         }
         assert!(losses[39] < losses[0] / 3.0, "{optimizer:?}: {losses:?}");
@@ -133,11 +173,22 @@ fn every_optimizer_learns_a_batch_by_heart() {
 fn the_number_of_threads_does_not_change_the_weights() {
     let (images, labels) = batch(23);
     let train = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
         pool.install(|| {
             let mut cnn = trainer(Network::initial(Kind::Cnn, 3), Optimizer::Momentum, 23);
             for step in 0..3 {
-                cnn.step(&images, &labels, Step { rate: 0.05, keep: 0.5, dropout_key: step });
+                cnn.step(
+                    &images,
+                    &labels,
+                    Step {
+                        rate: 0.05,
+                        keep: 0.5,
+                        dropout_key: step,
+                    },
+                );
             }
             cnn.into_network()
         })

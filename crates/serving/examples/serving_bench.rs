@@ -1,5 +1,5 @@
 //! Asks a running server for one digit at a time and prints the latency:
-//! `bench ADDRESS MODEL COUNT`.
+//! `serving_bench ADDRESS MODEL COUNT`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,9 +16,11 @@ use tonic::transport::Channel;
 async fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [address, name, count] = &args[..] else {
-        return Err("usage: bench ADDRESS MODEL COUNT".into());
+        return Err("usage: serving_bench ADDRESS MODEL COUNT".into());
     };
-    let channel = Channel::from_shared(format!("http://{address}"))?.connect().await?;
+    let channel = Channel::from_shared(format!("http://{address}"))?
+        .connect()
+        .await?;
     let mut client = PredictionServiceClient::new(channel);
     let clock = SystemClock::new();
     let mut times = Vec::new();
@@ -30,13 +32,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         test_set().write_floats(index, &mut pixels);
         let x = Tensor::float(vec![1, PIXELS], pixels)?;
         let request = PredictRequest {
-            model_spec: Some(ModelSpec { name: name.clone(), ..ModelSpec::default() }),
+            model_spec: Some(ModelSpec {
+                name: name.clone(),
+                ..ModelSpec::default()
+            }),
             inputs: BTreeMap::from([("x".to_owned(), x.to_proto(Encoding::Fields))]),
             output_filter: Vec::new(),
         };
         let began = clock.monotonic();
         let answer = client.predict(request).await?.into_inner();
-        times.push(clock.monotonic() - began);
+        times.push(clock.monotonic().saturating_sub(began));
         let class = answer.outputs["classes"].int_val.first().copied();
         correct += usize::from(class == Some(i32::from(test_set().label(index))));
     }
