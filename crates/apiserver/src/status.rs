@@ -149,6 +149,12 @@ impl Status {
         Self::conflict(group, resource, name, why)
     }
 
+    /// A JSON patch that does not fit the object; upstream says no more than this.
+    pub(crate) fn unprocessable_patch() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with_details("", "", "")
+    }
+
     /// Server-side apply met fields of other managers.
     pub(crate) fn apply_conflict(message: impl Into<String>, causes: &[Cause]) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", message).with_causes(causes)

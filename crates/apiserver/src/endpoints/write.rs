@@ -295,9 +295,8 @@ impl Patch {
                 let mut value = live.clone();
                 let operations = self.operations.as_ref().map_or(&[][..], |patch| &patch.0);
                 json_patch::patch(&mut value, operations).map_err(|error| {
-                    let message = error.to_string();
-                    let code = StatusCode::UNPROCESSABLE_ENTITY;
-                    Status::new(code, "Invalid", format!("the server rejected our request due to an error in our request: {message}"))
+                    tracing::debug!("JSON patch: {error}");
+                    Status::unprocessable_patch()
                 })?;
                 value
             }

@@ -222,9 +222,9 @@ async fn attempt(
 fn check_name(object: &Value, name: &str) -> Result<()> {
     let own = tree::text(object, "metadata.name");
     if own.is_empty() {
-        return Err(Status::bad_request(
-            "the name of the object must be set: metadata.name is required",
-        ));
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
     }
     if own != name {
         return Err(Status::bad_request(format!(

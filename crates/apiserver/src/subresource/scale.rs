@@ -62,13 +62,8 @@ pub(super) async fn serve(mut call: Call, place: Place) -> Result<Response<Body>
             Some(PatchKind::Json) => {
                 let operations: json_patch::Patch = serde_json::from_value(change.clone())
                     .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-                json_patch::patch(&mut scale, &operations).map_err(|error| {
-                    Status::new(
-                        StatusCode::UNPROCESSABLE_ENTITY,
-                        "Invalid",
-                        error.to_string(),
-                    )
-                })?;
+                json_patch::patch(&mut scale, &operations)
+                    .map_err(|_| Status::unprocessable_patch())?;
             }
             // A Scale has no lists, so a strategic merge and an apply are a merge.
             Some(_) => json_patch::merge(&mut scale, &change),

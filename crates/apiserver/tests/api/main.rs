@@ -6,6 +6,7 @@ mod admission;
 mod client;
 mod connect;
 mod customresource;
+mod kubectl;
 mod objects;
 mod recovery;
 mod support;

@@ -356,12 +356,12 @@ async fn events_are_forgotten_an_hour_after_they_were_last_seen() {
         .as_str()
         .unwrap()
         .to_owned();
+    clock.advance(Duration::from_secs(61 * 60));
     let mut watch = events
         .watch(&WatchParams::default(), &version)
         .await
         .unwrap()
         .boxed();
-    clock.advance(Duration::from_secs(61 * 60));
     let gone = watch.try_next().await.unwrap().unwrap();
     let WatchEvent::Deleted(gone) = gone else {
         panic!("{gone:?}")
