@@ -52,12 +52,13 @@ pub(crate) struct Place {
 pub(crate) async fn handle(state: Arc<State>, request: Request<Body>) -> Response<Body> {
     let begun = state.clock().monotonic();
     let (verb, resource) = labels(&request);
+    let head = request.method() == Method::HEAD;
     let headers = request.headers().clone();
     let query = Query::parse(request.uri().query());
     let answer = AssertUnwindSafe(Box::pin(route(Arc::clone(&state), request)))
         .catch_unwind()
         .await;
-    let response = match answer {
+    let mut response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => respond::failure(&status, &headers, &query),
         Err(panic) => {
@@ -67,6 +68,9 @@ pub(crate) async fn handle(state: Arc<State>, request: Request<Body>) -> Respons
             respond::failure(&status, &headers, &query)
         }
     };
+    if head {
+        *response.body_mut() = Body::empty();
+    }
     let seconds = (state.clock().monotonic().saturating_sub(begun)).as_secs_f64();
     state
         .metrics
