@@ -51,7 +51,7 @@ pub(crate) struct Place {
 /// Answers a request. A panic becomes a 500 and is logged.
 pub(crate) async fn handle(state: Arc<State>, request: Request<Body>) -> Response<Body> {
     let begun = state.clock().monotonic();
-    let (verb, resource) = labels(&request);
+    let (verb, resource) = labels(&state, &request);
     let head = request.method() == Method::HEAD;
     let headers = request.headers().clone();
     let query = Query::parse(request.uri().query());
@@ -78,18 +78,18 @@ pub(crate) async fn handle(state: Arc<State>, request: Request<Body>) -> Respons
     response
 }
 
-/// What the request counts as in the metrics; unknown resources count together.
-fn labels(request: &Request<Body>) -> (&'static str, String) {
+/// What the request counts as in the metrics; resources that are not served count together.
+fn labels(state: &State, request: &Request<Body>) -> (&'static str, String) {
     match request_info::parse(request.uri().path()) {
         Target::Path => ("", String::new()),
         Target::Resource(path) => {
             let watch = Query::parse(request.uri().query()).flag("watch");
-            let known =
-                path.resource.chars().all(|c| c.is_ascii_lowercase()) && path.resource.len() < 64;
-            (
-                path.verb(request.method(), watch),
-                if known { path.resource } else { String::new() },
-            )
+            let verb = path.verb(request.method(), watch);
+            let table = state.resources.current();
+            let known = table
+                .find(&path.group, &path.version, &path.resource)
+                .is_some();
+            (verb, if known { path.resource } else { String::new() })
         }
     }
 }
