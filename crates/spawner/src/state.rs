@@ -172,3 +172,48 @@ pub(crate) fn usage(proc: BorrowedFd<'_>, pid: i32) -> Option<(u64, u64)> {
     let memory = number(24)? * crate::sys::system_value(libc::_SC_PAGESIZE);
     Some((ticks * 1_000_000 / per_second.max(1), memory))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_pid_and_start_time() {
+        let proc = open_proc().unwrap();
+        let pid = std::process::id() as i32;
+        let started = start_time(proc.as_fd(), pid).unwrap();
+        assert!(lives(pid, started) && !lives(pid, started + 1));
+        let (_, memory) = usage(proc.as_fd(), pid).unwrap();
+        assert!(memory > 1 << 20, "a test program of {memory} bytes");
+        assert_eq!(usage(proc.as_fd(), 0), None);
+    }
+
+    #[test]
+    fn a_half_written_state_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(PID_FILE), "{\"id\":").unwrap();
+        assert_eq!(read_started(dir.path()).unwrap(), None);
+        assert_eq!(read_exit(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn children_of_any_thread_are_found() {
+        let mut child = std::thread::spawn(|| {
+            std::process::Command::new("sleep")
+                .arg("1000")
+                .spawn()
+                .unwrap()
+        })
+        .join()
+        .unwrap();
+        let proc = open_proc().unwrap();
+        let (own, pid) = (std::process::id() as i32, child.id() as i32);
+        let listed = descendants(proc.as_fd(), own).contains(&pid);
+        let by_parent = children_by_parent(proc.as_fd(), own).contains(&pid);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(listed && by_parent);
+    }
+}
