@@ -165,7 +165,9 @@ impl<'a> Compiler<'a> {
         if let Some(name) = reference(schema) {
             let id = self.component(name);
             let own = relation(schema, Relation::Granular);
-            if own == Relation::Granular {
+            // A field may be granular although its type is not, as a volume's `claimRef`.
+            let granular = schema["x-kubernetes-map-type"] == "granular";
+            if own == Relation::Granular && !granular {
                 return id;
             }
             let mut node = self.arena.node(id).clone();

@@ -369,3 +369,19 @@ async fn events_are_forgotten_an_hour_after_they_were_last_seen() {
     assert_eq!(gone.metadata.name.as_deref(), Some("old"));
     assert_eq!(fixture.get(&format!("{path}/new")).await.code, 200);
 }
+
+#[tokio::test]
+async fn a_field_may_be_owned_part_by_part_although_its_type_is_atomic() {
+    let fixture = start().await;
+    let volume = json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+        "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": "/x"}, "claimRef": {"namespace": "default", "name": "c"},
+        },
+    });
+    let made = fixture.post("/api/v1/persistentvolumes", &volume).await;
+    assert_eq!(made.code, 201, "{}", made.text);
+    let owned = &made.body["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:claimRef"];
+    assert_eq!(*owned, json!({".": {}, "f:name": {}, "f:namespace": {}}));
+}
