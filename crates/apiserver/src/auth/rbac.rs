@@ -381,10 +381,13 @@ impl Authorizer {
                     let key = match tree::text(subject, "kind") {
                         "User" => Subject::User(name.to_owned()),
                         "Group" => Subject::Group(name.to_owned()),
-                        "ServiceAccount" => Subject::User(format!(
-                            "system:serviceaccount:{}:{name}",
-                            tree::text(subject, "namespace")
-                        )),
+                        // A RoleBinding may leave out its own namespace.
+                        "ServiceAccount" => {
+                            let own = tree::text(subject, "namespace");
+                            let binding = namespace.as_deref().unwrap_or_default();
+                            let own = if own.is_empty() { binding } else { own };
+                            Subject::User(format!("system:serviceaccount:{own}:{name}"))
+                        }
                         _ => continue,
                     };
                     let grant = Grant {
