@@ -44,7 +44,7 @@ impl Events {
         }
     }
 
-    async fn brief(&mut self) -> String {
+    async fn summary(&mut self) -> String {
         let event = self.next().await.unwrap();
         let name = event["object"]["metadata"]["name"].as_str().unwrap_or("-");
         format!("{} {name}", event["type"].as_str().unwrap())
@@ -133,7 +133,7 @@ async fn an_object_enters_and_leaves_a_selection() {
     fixture.delete(&path).await;
     let mut seen = Vec::new();
     for _ in 0..5 {
-        seen.push(events.brief().await);
+        seen.push(events.summary().await);
     }
     assert_eq!(
         seen,
@@ -147,7 +147,7 @@ async fn the_end_of_initial_events_is_marked() {
     fixture.post(MAPS, &config_map("a")).await;
     let query = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut events = Events::open(&fixture, query).await;
-    assert_eq!(events.brief().await, "ADDED a");
+    assert_eq!(events.summary().await, "ADDED a");
     let mark = events.next().await.unwrap();
     assert_eq!(mark["type"], "BOOKMARK");
     assert_eq!(
