@@ -55,12 +55,14 @@ impl Error {
 
     /// Somebody else changed the object first.
     pub fn is_conflict(&self) -> bool {
-        self.status().is_some_and(|s| s.code == 409 && s.reason == "Conflict")
+        self.status()
+            .is_some_and(|s| s.code == 409 && s.reason == "Conflict")
     }
 
     /// The name is taken.
     pub fn is_already_exists(&self) -> bool {
-        self.status().is_some_and(|s| s.code == 409 && s.reason == "AlreadyExists")
+        self.status()
+            .is_some_and(|s| s.code == 409 && s.reason == "AlreadyExists")
     }
 
     /// The object is gone.
@@ -73,7 +75,9 @@ impl Error {
         self.status().is_some_and(|s| {
             s.code == 403
                 && s.details.as_ref().is_some_and(|d| {
-                    d.causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+                    d.causes
+                        .iter()
+                        .any(|cause| cause.reason == "NamespaceTerminating")
                 })
         })
     }

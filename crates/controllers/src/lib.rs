@@ -102,9 +102,16 @@ impl fmt::Debug for Options {
 pub fn start(options: Options, supervisor: &Supervisor) -> Result<(), Error> {
     let client = |name: &str| (options.client_for)(name);
     let (manager, scheduler) = (client("kube-controller-manager"), client("kube-scheduler"));
-    let starter = Starter { supervisor: supervisor.clone(), clock: options.clock.clone() };
+    let starter = Starter {
+        supervisor: supervisor.clone(),
+        clock: options.clock.clone(),
+    };
     let events = |component: &'static str| {
-        let client = if component == NAME_OF_SCHEDULER { &scheduler } else { &manager };
+        let client = if component == NAME_OF_SCHEDULER {
+            &scheduler
+        } else {
+            &manager
+        };
         Recorder::new(client.clone(), component, options.clock.clone(), supervisor)
     };
     let informers = Informers::new();
@@ -160,10 +167,8 @@ pub fn start(options: Options, supervisor: &Supervisor) -> Result<(), Error> {
     }
 
     let mut monitors = Monitors::new(manager.clone(), options.clock.clone(), supervisor);
-    let collector =
-        garbage::start_collector(client("generic-garbage-collector"), &mut monitors);
-    let namespaces =
-        namespace::start(client("namespace-controller"), &informers, &mut monitors);
+    let collector = garbage::start_collector(client("generic-garbage-collector"), &mut monitors);
+    let namespaces = namespace::start(client("namespace-controller"), &informers, &mut monitors);
     let monitors = Arc::new(monitors);
     collector(monitors.clone(), &starter);
     namespaces(monitors.clone(), &informers, &starter);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    LabelSelector, ObjectMeta, OwnerReference, Time,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::{Selector, SelectorExt as _};
 use kube::{Resource, ResourceExt as _};
@@ -30,7 +32,10 @@ pub(crate) fn controller_ref<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerR
 
 /// The owner that controls the object, if any.
 pub(crate) fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+    meta.owner_references
+        .as_ref()?
+        .iter()
+        .find(|owner| owner.controller == Some(true))
 }
 
 pub(crate) fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
@@ -39,7 +44,9 @@ pub(crate) fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
 
 /// A selector that matches labels; `None` when it cannot be parsed or selects everything.
 pub(crate) fn workload_selector(selector: &LabelSelector) -> Option<Selector> {
-    Selector::try_from(selector.clone()).ok().filter(|selector| !selector.selects_all())
+    Selector::try_from(selector.clone())
+        .ok()
+        .filter(|selector| !selector.selects_all())
 }
 
 pub(crate) fn selects(selector: &Selector, meta: &ObjectMeta) -> bool {
@@ -66,7 +73,11 @@ pub(crate) fn claim<K: Resource>(
     selector: &Selector,
     objects: impl IntoIterator<Item = Arc<K>>,
 ) -> Claim<K> {
-    let mut claim = Claim { owned: Vec::new(), adopt: Vec::new(), release: Vec::new() };
+    let mut claim = Claim {
+        owned: Vec::new(),
+        adopt: Vec::new(),
+        release: Vec::new(),
+    };
     let leaving = owner.deletion_timestamp.is_some();
     for object in objects {
         let meta = object.meta();
@@ -109,7 +120,10 @@ pub(crate) fn pod_of_template<K: Resource<DynamicType = ()>>(
 }
 
 pub(crate) fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Pending")
 }
 
 pub(crate) fn is_terminal(pod: &Pod) -> bool {
@@ -123,7 +137,9 @@ pub(crate) fn is_active(pod: &Pod) -> bool {
 
 fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True")?;
+    let ready = conditions
+        .iter()
+        .find(|c| c.type_ == "Ready" && c.status == "True")?;
     Some(ready.last_transition_time.as_ref().map(|time| time.0))
 }
 
@@ -138,7 +154,11 @@ pub(crate) fn ready_time(pod: &Pod) -> Option<Timestamp> {
 
 /// How long a ready Pod still has to stay ready to be available: zero when it is, `None` when it
 /// is not ready.
-pub(crate) fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
+pub(crate) fn until_available(
+    pod: &Pod,
+    min_ready_seconds: i32,
+    now: Timestamp,
+) -> Option<Duration> {
     let since = ready_since(pod)?;
     if min_ready_seconds <= 0 {
         return Some(Duration::ZERO);
@@ -150,12 +170,24 @@ pub(crate) fn until_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp)
 
 /// How often the most restarted container of a Pod was restarted.
 pub(crate) fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    statuses.map_or(0, |all| all.iter().map(|status| status.restart_count).max().unwrap_or(0))
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    statuses.map_or(0, |all| {
+        all.iter()
+            .map(|status| status.restart_count)
+            .max()
+            .unwrap_or(0)
+    })
 }
 
 pub(crate) fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+    pod.spec
+        .as_ref()?
+        .node_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
 }
 
 /// A count or a percentage of `total`.
@@ -163,7 +195,11 @@ pub(crate) fn scaled(value: Option<&IntOrString>, default: &str, total: i32, up:
     let percent = |text: &str| {
         let share: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
         let product = share * i64::from(total);
-        let scaled = if up { (product + 99).div_euclid(100) } else { product.div_euclid(100) };
+        let scaled = if up {
+            (product + 99).div_euclid(100)
+        } else {
+            product.div_euclid(100)
+        };
         i32::try_from(scaled).unwrap_or(i32::MAX)
     };
     match value {

@@ -44,7 +44,10 @@ pub(crate) fn start(
     let queue = Queue::new();
     let keys = queue.clone();
     informers.namespaces.on_change(move |change| {
-        if let Some(namespace) = change.new.filter(|n| n.metadata.deletion_timestamp.is_some()) {
+        if let Some(namespace) = change
+            .new
+            .filter(|n| n.metadata.deletion_timestamp.is_some())
+        {
             keys.add(Key::of(namespace.as_ref()));
         }
     });
@@ -68,8 +71,10 @@ pub(crate) fn start(
             monitors,
             clock: starter.clock.clone(),
         });
-        let synced =
-            vec![informers.namespaces.synced().boxed(), controller.monitors.filled().boxed()];
+        let synced = vec![
+            informers.namespaces.synced().boxed(),
+            controller.monitors.filled().boxed(),
+        ];
         starter.run("namespace", queue, synced, move |key| {
             let controller = controller.clone();
             async move { controller.reconcile(&key).await }
@@ -88,9 +93,14 @@ struct Remainder {
 
 impl Controller {
     async fn reconcile(&self, key: &Key) -> runtime::Outcome {
-        let Some(namespace) = self.namespaces.get(key) else { return Ok(None) };
+        let Some(namespace) = self.namespaces.get(key) else {
+            return Ok(None);
+        };
         let ours = |name: &String| name == FINALIZER;
-        let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref());
+        let finalizers = namespace
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.finalizers.as_ref());
         if namespace.metadata.deletion_timestamp.is_none()
             || !finalizers.is_some_and(|all| all.iter().any(ours))
         {
@@ -104,8 +114,10 @@ impl Controller {
                 emptied.push(self.empty(kind.clone(), key.name.clone()));
             }
         }
-        let remains: Vec<Remainder> =
-            futures::stream::iter(emptied).buffer_unordered(CONCURRENCY).collect().await;
+        let remains: Vec<Remainder> = futures::stream::iter(emptied)
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
         let remains: Vec<Remainder> = remains
             .into_iter()
             .filter(|remainder| remainder.objects > 0 || remainder.error.is_some())
@@ -127,11 +139,17 @@ impl Controller {
     }
 
     async fn empty(&self, kind: Arc<Kind>, namespace: String) -> Remainder {
-        let mut remainder = Remainder { kind: plural_of(&kind), ..Remainder::default() };
+        let mut remainder = Remainder {
+            kind: plural_of(&kind),
+            ..Remainder::default()
+        };
         match self.try_to_empty(&kind, &namespace).await {
             Ok(left) => {
                 remainder.objects = left.len();
-                for finalizer in left.iter().flat_map(|o| o.metadata.finalizers.iter().flatten()) {
+                for finalizer in left
+                    .iter()
+                    .flat_map(|o| o.metadata.finalizers.iter().flatten())
+                {
                     *remainder.finalizers.entry(finalizer.clone()).or_default() += 1;
                 }
             }
@@ -145,16 +163,21 @@ impl Controller {
     async fn try_to_empty(&self, kind: &Kind, namespace: &str) -> kube::Result<Vec<Metadata>> {
         let api = kind.api(&self.client, namespace);
         let found = api.list(&ListParams::default()).await?.items;
-        let stay: Vec<_> =
-            found.iter().filter(|object| object.metadata.deletion_timestamp.is_none()).collect();
+        let stay: Vec<_> = found
+            .iter()
+            .filter(|object| object.metadata.deletion_timestamp.is_none())
+            .collect();
         if stay.is_empty() {
             return Ok(found);
         }
         if kind.supports(verbs::DELETE_COLLECTION) {
-            api.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
+            api.delete_collection(&DeleteParams::background(), &ListParams::default())
+                .await?;
         } else {
             for object in stay {
-                let deleted = api.delete(&object.name_any(), &DeleteParams::background()).await;
+                let deleted = api
+                    .delete(&object.name_any(), &DeleteParams::background())
+                    .await;
                 match deleted {
                     Err(kube::Error::Api(status)) if status.code == 404 => {}
                     other => drop(other?),
@@ -166,7 +189,11 @@ impl Controller {
 
     async fn finalize(&self, namespace: &Namespace) -> Result<(), Error> {
         let mut updated = namespace.clone();
-        let finalizers = updated.spec.get_or_insert_default().finalizers.get_or_insert_default();
+        let finalizers = updated
+            .spec
+            .get_or_insert_default()
+            .finalizers
+            .get_or_insert_default();
         finalizers.retain(|name| name != FINALIZER);
         let name = namespace.name_any();
         let api: Api<Namespace> = Api::all(self.client.clone());
@@ -218,13 +245,19 @@ fn status(namespace: &Namespace, mut remains: Vec<Remainder>, now: Timestamp) ->
         condition(
             "NamespaceDeletionDiscoveryFailure",
             None,
-            ("ResourcesDiscovered", "All resources successfully discovered"),
+            (
+                "ResourcesDiscovered",
+                "All resources successfully discovered",
+            ),
             now,
         ),
         condition(
             "NamespaceDeletionGroupVersionParsingFailure",
             None,
-            ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
+            (
+                "ParsedGroupVersions",
+                "All legacy kube types successfully parsed",
+            ),
             now,
         ),
         condition(
@@ -260,7 +293,10 @@ fn status(namespace: &Namespace, mut remains: Vec<Remainder>, now: Timestamp) ->
                     format!("Some content in the namespace has finalizers remaining: {list}");
                 ("SomeFinalizersRemain", message)
             }),
-            ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+            (
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished",
+            ),
             now,
         ),
     ];

@@ -31,7 +31,10 @@ pub(crate) fn start_pod_collector(client: &Client, informers: &Informers, starte
     let queue = Queue::new();
     let keys = queue.clone();
     informers.nodes.on_change(move |change| {
-        if let Some(node) = change.latest().filter(|_| change.old.is_none() != change.new.is_none()) {
+        if let Some(node) = change
+            .latest()
+            .filter(|_| change.old.is_none() != change.new.is_none())
+        {
             keys.add(node.name_any());
         }
     });
@@ -49,11 +52,19 @@ pub(crate) fn start_pod_collector(client: &Client, informers: &Informers, starte
         clock: starter.clock.clone(),
         missing: Mutex::default(),
     });
-    let synced = vec![informers.nodes.synced().boxed(), informers.pods.synced().boxed()];
-    starter.run("pod garbage collector", queue, synced, move |name: String| {
-        let collector = collector.clone();
-        async move { collector.reconcile(&name).await }
-    });
+    let synced = vec![
+        informers.nodes.synced().boxed(),
+        informers.pods.synced().boxed(),
+    ];
+    starter.run(
+        "pod garbage collector",
+        queue,
+        synced,
+        move |name: String| {
+            let collector = collector.clone();
+            async move { collector.reconcile(&name).await }
+        },
+    );
     start_unplaced(client, informers, starter);
 }
 
@@ -61,7 +72,10 @@ impl PodCollector {
     async fn reconcile(&self, name: &str) -> runtime::Outcome {
         let key = Key::new("", name);
         if self.nodes.get(&key).is_some() {
-            self.missing.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.missing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(name);
             return Ok(None);
         }
         let stranded: Vec<Arc<Pod>> = self
@@ -108,7 +122,9 @@ impl PodCollector {
                 _ => {}
             }
         }
-        self.pods.delete(pod, DeleteParams::default().grace_period(0)).await
+        self.pods
+            .delete(pod, DeleteParams::default().grace_period(0))
+            .await
     }
 }
 
@@ -131,7 +147,8 @@ fn start_unplaced(client: &Client, informers: &Informers, starter: &Starter) {
             if let Some(pod) = pods.get(&key).filter(|pod| is_stranded(pod)) {
                 // One whose grace is over only waits for its finalizers.
                 if pod.metadata.deletion_grace_period_seconds != Some(0) {
-                    pods.delete(&pod, DeleteParams::default().grace_period(0)).await?;
+                    pods.delete(&pod, DeleteParams::default().grace_period(0))
+                        .await?;
                 }
             }
             Ok(None)
@@ -140,7 +157,12 @@ fn start_unplaced(client: &Client, informers: &Informers, starter: &Starter) {
 }
 
 /// Gives `cidr` to the node, once and to one only.
-pub(crate) fn start_addresses(client: &Client, informers: &Informers, starter: &Starter, cidr: String) {
+pub(crate) fn start_addresses(
+    client: &Client,
+    informers: &Informers,
+    starter: &Starter,
+    cidr: String,
+) {
     let queue = Queue::new();
     let keys = queue.clone();
     informers.nodes.on_change(move |change| {
@@ -159,7 +181,9 @@ pub(crate) fn start_addresses(client: &Client, informers: &Informers, starter: &
                 .filter_map(|node| node.spec.as_ref()?.pod_cidr.clone())
                 .filter(|cidr| !cidr.is_empty())
                 .collect();
-            let Some(node) = nodes.get(&Key::new("", &name)) else { return Ok(None) };
+            let Some(node) = nodes.get(&Key::new("", &name)) else {
+                return Ok(None);
+            };
             let has = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
             if has.is_none_or(str::is_empty) && !taken.contains(&cidr) {
                 let patch = json!({"metadata": {"uid": node.uid()},

@@ -44,7 +44,11 @@ pub(crate) fn milli(quantity: &Quantity) -> Option<i128> {
         _ => {
             let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
             let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
-            if exponent < 0 { (1000, power) } else { (1000_i128.checked_mul(power)?, 1) }
+            if exponent < 0 {
+                (1000, power)
+            } else {
+                (1000_i128.checked_mul(power)?, 1)
+            }
         }
     };
     let divide = scale.checked_mul(divide)?;

@@ -56,7 +56,9 @@ pub(crate) fn history<K: Resource<DynamicType = ()>>(
     owned.sort_by_key(|revision| (revision.revision, revision.name_any()));
     let wanted = data(template);
     let newest = owned.last().map_or(0, |revision| revision.revision);
-    let current = owned.iter().rfind(|r| r.data.as_ref().is_some_and(|data| data.0 == wanted));
+    let current = owned
+        .iter()
+        .rfind(|r| r.data.as_ref().is_some_and(|data| data.0 == wanted));
     let mut changes = Vec::new();
     let (hash, name) = match current {
         Some(current) => {
@@ -65,7 +67,11 @@ pub(crate) fn history<K: Resource<DynamicType = ()>>(
                 updated.revision = newest + 1;
                 changes.push(Change::Replace(Box::new(updated)));
             }
-            let hash = current.labels().get(HASH_LABEL).cloned().unwrap_or_default();
+            let hash = current
+                .labels()
+                .get(HASH_LABEL)
+                .cloned()
+                .unwrap_or_default();
             (hash, current.name_any())
         }
         None => {
@@ -83,7 +89,9 @@ pub(crate) fn history<K: Resource<DynamicType = ()>>(
                     owner_references: Some(vec![meta::controller_ref(owner)]),
                     ..ObjectMeta::default()
                 },
-                data: Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(wanted)),
+                data: Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(
+                    wanted,
+                )),
                 revision: newest + 1,
             })));
             (hash, name)
@@ -93,11 +101,20 @@ pub(crate) fn history<K: Resource<DynamicType = ()>>(
     let mut old: Vec<_> = owned
         .into_iter()
         .filter(|revision| revision.name_any() != name)
-        .filter(|revision| !revision.labels().get(HASH_LABEL).is_some_and(|hash| used(hash)))
+        .filter(|revision| {
+            !revision
+                .labels()
+                .get(HASH_LABEL)
+                .is_some_and(|hash| used(hash))
+        })
         .collect();
     let surplus = old.len().saturating_sub(limit);
     changes.extend(old.drain(..surplus).map(Change::Delete));
-    History { hash, name, changes }
+    History {
+        hash,
+        name,
+        changes,
+    }
 }
 
 fn kept(annotations: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {

@@ -60,14 +60,24 @@ fn start_accounts(
         }
     });
     let accounts: Handle<ServiceAccount> = Handle::new(client, &informers.service_accounts);
-    let synced = vec![informers.namespaces.synced().boxed(), informers.service_accounts.synced().boxed()];
+    let synced = vec![
+        informers.namespaces.synced().boxed(),
+        informers.service_accounts.synced().boxed(),
+    ];
     starter.run("service account", queue, synced, move |key| {
         let (namespaces, accounts) = (namespaces.clone(), accounts.clone());
         async move {
             let wanted = Key::new(&key.name, "default");
             let missing = accounts.get(&wanted).is_none();
-            if namespaces.get(&key).is_some_and(|namespace| is_alive(&namespace)) && missing {
-                let account = ServiceAccount { metadata: named(&wanted), ..Default::default() };
+            if namespaces
+                .get(&key)
+                .is_some_and(|namespace| is_alive(&namespace))
+                && missing
+            {
+                let account = ServiceAccount {
+                    metadata: named(&wanted),
+                    ..Default::default()
+                };
                 exists_is_fine(accounts.create(&account).await)?;
             }
             Ok(None)
@@ -91,11 +101,17 @@ fn start_bundles(
     });
     let maps: Handle<ConfigMap> = Handle::new(client, &informers.root_ca_maps);
     let bundle = Arc::new(BTreeMap::from([(BUNDLE.to_owned(), root_ca_pem)]));
-    let synced = vec![informers.namespaces.synced().boxed(), informers.root_ca_maps.synced().boxed()];
+    let synced = vec![
+        informers.namespaces.synced().boxed(),
+        informers.root_ca_maps.synced().boxed(),
+    ];
     starter.run("root certificate", queue, synced, move |key| {
         let (namespaces, maps, bundle) = (namespaces.clone(), maps.clone(), bundle.clone());
         async move {
-            if namespaces.get(&key).is_some_and(|namespace| is_alive(&namespace)) {
+            if namespaces
+                .get(&key)
+                .is_some_and(|namespace| is_alive(&namespace))
+            {
                 publish(&key, &maps, &bundle).await?;
             }
             Ok(None)
@@ -118,12 +134,18 @@ async fn publish(
             maps.replace(&updated).await.map(drop)
         }
         None => {
-            let description = "The certificates by which Pods know the API server's inner addresses.";
+            let description =
+                "The certificates by which Pods know the API server's inner addresses.";
             let mut metadata = named(&wanted);
-            metadata.annotations =
-                Some(BTreeMap::from([(DESCRIPTION.to_owned(), description.to_owned())]));
-            let map =
-                ConfigMap { metadata, data: Some(bundle.clone()), ..ConfigMap::default() };
+            metadata.annotations = Some(BTreeMap::from([(
+                DESCRIPTION.to_owned(),
+                description.to_owned(),
+            )]));
+            let map = ConfigMap {
+                metadata,
+                data: Some(bundle.clone()),
+                ..ConfigMap::default()
+            };
             exists_is_fine(maps.create(&map).await)
         }
     }

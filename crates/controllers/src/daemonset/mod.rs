@@ -54,8 +54,10 @@ pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, st
                 }
                 Some(_) => {}
                 None => sets.list(&namespace).iter().for_each(|set| {
-                    let selector =
-                        set.spec.as_ref().and_then(|s| meta::workload_selector(&s.selector));
+                    let selector = set
+                        .spec
+                        .as_ref()
+                        .and_then(|s| meta::workload_selector(&s.selector));
                     if selector.is_some_and(|selector| meta::selects(&selector, &pod.metadata)) {
                         keys.add(Key::of(set.as_ref()));
                     }
@@ -68,7 +70,9 @@ pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, st
         // Heartbeats change nothing here.
         let relevant = |node: &Arc<Node>| (node.labels().clone(), node.spec.clone());
         if change.old.map(relevant) != change.new.map(relevant) {
-            sets.all().iter().for_each(|set| keys.add(Key::of(set.as_ref())));
+            sets.all()
+                .iter()
+                .for_each(|set| keys.add(Key::of(set.as_ref())));
         }
     });
     let controller = Arc::new(Controller {
@@ -105,9 +109,12 @@ impl Controller {
     }
 
     async fn reconcile(&self, key: &Key) -> runtime::Outcome {
-        let Some(set) = self.sets.get(key) else { return Ok(None) };
+        let Some(set) = self.sets.get(key) else {
+            return Ok(None);
+        };
         let Some(plan) = plan::plan(&self.observe(&set)) else {
-            let message = "This daemon set is selecting all pods. A non-empty selector is required.";
+            let message =
+                "This daemon set is selecting all pods. A non-empty selector is required.";
             self.events.warning(set.as_ref(), "SelectingAll", message);
             return Ok(None);
         };
@@ -147,13 +154,19 @@ impl Controller {
                     let status = updated.status.get_or_insert_default();
                     status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
                     self.sets.replace_status(&updated).await?;
-                    Err(Error::NotYet("the name of the new revision collided".to_owned()))
+                    Err(Error::NotYet(
+                        "the name of the new revision collided".to_owned(),
+                    ))
                 }
                 other => other.map(drop),
             },
-            revision::Change::Replace(revision) => self.revisions.replace(&revision).await.map(drop),
+            revision::Change::Replace(revision) => {
+                self.revisions.replace(&revision).await.map(drop)
+            }
             revision::Change::Delete(revision) => {
-                self.revisions.delete(&revision, DeleteParams::default()).await
+                self.revisions
+                    .delete(&revision, DeleteParams::default())
+                    .await
             }
         }
     }
@@ -197,7 +210,11 @@ impl Controller {
 
     async fn delete(&self, set: &DaemonSet, pod: &Arc<Pod>) -> Result<(), Error> {
         self.pods.delete(pod, DeleteParams::default()).await?;
-        self.events.normal(set, "SuccessfulDelete", format!("Deleted pod: {}", pod.name_any()));
+        self.events.normal(
+            set,
+            "SuccessfulDelete",
+            format!("Deleted pod: {}", pod.name_any()),
+        );
         Ok(())
     }
 
@@ -222,9 +239,15 @@ impl Controller {
             }
             known.not_before = now + known.backoff.next_delay();
         }
-        let (kind, verb) = if failed { ("failed", "kill") } else { ("succeeded", "delete") };
-        let message =
-            format!("Found {kind} daemon pod {} on node {node}, will try to {verb} it", Key::of(pod.as_ref()));
+        let (kind, verb) = if failed {
+            ("failed", "kill")
+        } else {
+            ("succeeded", "delete")
+        };
+        let message = format!(
+            "Found {kind} daemon pod {} on node {node}, will try to {verb} it",
+            Key::of(pod.as_ref())
+        );
         if failed {
             self.events.warning(set, "FailedDaemonPod", message);
         } else {

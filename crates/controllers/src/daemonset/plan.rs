@@ -33,7 +33,10 @@ pub(super) enum Change {
     Create(Box<Pod>),
     Delete(Arc<Pod>),
     /// A Pod that should have run for ever has ended.
-    Finished { pod: Arc<Pod>, node: String },
+    Finished {
+        pod: Arc<Pod>,
+        node: String,
+    },
 }
 
 pub(super) struct Plan {
@@ -53,29 +56,49 @@ pub(super) fn plan(observed: &Observed) -> Option<Plan> {
     let history = revision::history(
         set,
         &spec.template,
-        set.status.as_ref().and_then(|status| status.collision_count),
+        set.status
+            .as_ref()
+            .and_then(|status| status.collision_count),
         spec.revision_history_limit,
         &observed.revisions,
-        |hash| claim.owned.iter().any(|pod| pod.labels().get(HASH_LABEL).is_some_and(|h| h == hash)),
+        |hash| {
+            claim
+                .owned
+                .iter()
+                .any(|pod| pod.labels().get(HASH_LABEL).is_some_and(|h| h == hash))
+        },
     );
-    let mut plan = Plan { hash: history.hash, history: Vec::new(), changes: Vec::new() };
+    let mut plan = Plan {
+        hash: history.hash,
+        history: Vec::new(),
+        changes: Vec::new(),
+    };
     if set.metadata.deletion_timestamp.is_some() {
         return Some(plan);
     }
     plan.history = history.changes;
     if !claim.adopt.is_empty() || !claim.release.is_empty() {
-        plan.changes.extend(claim.adopt.into_iter().map(Change::Adopt));
-        plan.changes.extend(claim.release.into_iter().map(Change::Release));
+        plan.changes
+            .extend(claim.adopt.into_iter().map(Change::Adopt));
+        plan.changes
+            .extend(claim.release.into_iter().map(Change::Release));
         return Some(plan);
     }
     let by_node = by_node(&claim.owned);
     for node in &observed.nodes {
         let name = node.name_any();
-        let here = by_node.get(name.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let here = by_node
+            .get(name.as_str())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let (may_start, may_stay) = suits(spec, node);
         plan_node(&mut plan, set, node, here, may_start, may_stay);
     }
-    let rolls = spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("OnDelete");
+    let rolls = spec
+        .update_strategy
+        .as_ref()
+        .and_then(|s| s.type_.as_deref())
+        != Some("OnDelete");
     if rolls && plan.changes.is_empty() {
         plan.changes = roll(observed, spec, &by_node, &plan.hash);
     }
@@ -84,7 +107,11 @@ pub(super) fn plan(observed: &Observed) -> Option<Plan> {
 
 fn claimed(observed: &Observed) -> Option<Claim<Pod>> {
     let selector = meta::workload_selector(&observed.set.spec.as_ref()?.selector)?;
-    Some(meta::claim(&observed.set.metadata, &selector, observed.pods.iter().cloned()))
+    Some(meta::claim(
+        &observed.set.metadata,
+        &selector,
+        observed.pods.iter().cloned(),
+    ))
 }
 
 /// The node a Pod of a DaemonSet is on or meant for.
@@ -92,10 +119,20 @@ fn target_node(pod: &Pod) -> Option<&str> {
     if let Some(name) = meta::node_name(pod) {
         return Some(name);
     }
-    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
-    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
-    let mut fields =
-        required.node_selector_terms.iter().flat_map(|term| term.match_fields.iter().flatten());
+    let affinity = pod
+        .spec
+        .as_ref()?
+        .affinity
+        .as_ref()?
+        .node_affinity
+        .as_ref()?;
+    let required = affinity
+        .required_during_scheduling_ignored_during_execution
+        .as_ref()?;
+    let mut fields = required
+        .node_selector_terms
+        .iter()
+        .flat_map(|term| term.match_fields.iter().flatten());
     let field = fields.find(|field| field.key == "metadata.name" && field.operator == "In")?;
     field.values.as_ref()?.first().map(String::as_str)
 }
@@ -112,8 +149,14 @@ fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<&str, Vec<Arc<Pod>>> {
 
 /// Whether a Pod of the set may start on the node, and whether one that runs there may stay.
 fn suits(spec: &DaemonSetSpec, node: &Node) -> (bool, bool) {
-    let Some(mut pod) = spec.template.spec.clone() else { return (false, false) };
-    if pod.node_name.as_ref().is_some_and(|name| !name.is_empty() && *name != node.name_any()) {
+    let Some(mut pod) = spec.template.spec.clone() else {
+        return (false, false);
+    };
+    if pod
+        .node_name
+        .as_ref()
+        .is_some_and(|name| !name.is_empty() && *name != node.name_any())
+    {
         return (false, false);
     }
     if !scheduler::required_affinity_matches(&pod, node) {
@@ -135,29 +178,39 @@ fn plan_node(
 ) {
     if here.is_empty() {
         if may_start {
-            plan.changes.push(Change::Create(Box::new(pod_for(set, node, &plan.hash))));
+            plan.changes
+                .push(Change::Create(Box::new(pod_for(set, node, &plan.hash))));
         }
         return;
     }
     let lives = |pod: &&Arc<Pod>| pod.metadata.deletion_timestamp.is_none();
     if !may_stay {
-        plan.changes.extend(here.iter().filter(lives).cloned().map(Change::Delete));
+        plan.changes
+            .extend(here.iter().filter(lives).cloned().map(Change::Delete));
         return;
     }
     let mut running = Vec::new();
     for pod in here.iter().filter(lives) {
         if meta::is_terminal(pod) {
             let node = node.name_any();
-            plan.changes.push(Change::Finished { pod: pod.clone(), node });
+            plan.changes.push(Change::Finished {
+                pod: pod.clone(),
+                node,
+            });
         } else {
             running.push(pod.clone());
         }
     }
     // One is enough: the one that is placed and oldest stays.
     running.sort_by_key(|pod| {
-        (meta::node_name(pod).is_none(), pod.creation_timestamp(), pod.name_any())
+        (
+            meta::node_name(pod).is_none(),
+            pod.creation_timestamp(),
+            pod.name_any(),
+        )
     });
-    plan.changes.extend(running.into_iter().skip(1).map(Change::Delete));
+    plan.changes
+        .extend(running.into_iter().skip(1).map(Change::Delete));
 }
 
 /// Deletes Pods of old templates, as many at a time as may be missing.
@@ -167,8 +220,15 @@ fn roll(
     by_node: &BTreeMap<&str, Vec<Arc<Pod>>>,
     hash: &str,
 ) -> Vec<Change> {
-    let rolling = spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
-    let nodes: Vec<_> = observed.nodes.iter().filter(|node| suits(spec, node).0).collect();
+    let rolling = spec
+        .update_strategy
+        .as_ref()
+        .and_then(|s| s.rolling_update.as_ref());
+    let nodes: Vec<_> = observed
+        .nodes
+        .iter()
+        .filter(|node| suits(spec, node).0)
+        .collect();
     let desired = i32::try_from(nodes.len()).unwrap_or(i32::MAX);
     let limit = rolling.and_then(|r| r.max_unavailable.as_ref());
     // One at least: old Pods are replaced in place here, also when a surge is asked for.
@@ -177,8 +237,14 @@ fn roll(
     let mut unavailable_old = Vec::new();
     let mut available_old = Vec::new();
     for node in nodes {
-        let pods = by_node.get(node.name_any().as_str()).cloned().unwrap_or_default();
-        let Some(pod) = pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_none()) else {
+        let pods = by_node
+            .get(node.name_any().as_str())
+            .cloned()
+            .unwrap_or_default();
+        let Some(pod) = pods
+            .iter()
+            .find(|pod| pod.metadata.deletion_timestamp.is_none())
+        else {
             budget -= 1;
             continue;
         };
@@ -197,12 +263,18 @@ fn roll(
         }
     }
     let budget = usize::try_from(budget).unwrap_or(0);
-    let replaced = unavailable_old.into_iter().chain(available_old.into_iter().take(budget));
+    let replaced = unavailable_old
+        .into_iter()
+        .chain(available_old.into_iter().take(budget));
     replaced.map(Change::Delete).collect()
 }
 
 fn pod_for(set: &DaemonSet, node: &Node, hash: &str) -> Pod {
-    let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+    let template = set
+        .spec
+        .as_ref()
+        .map(|spec| spec.template.clone())
+        .unwrap_or_default();
     let mut pod = meta::pod_of_template(&template, set);
     let labels = pod.labels_mut();
     labels.insert(HASH_LABEL.to_owned(), hash.to_owned());
@@ -225,11 +297,14 @@ fn pin(spec: &mut PodSpec, node: &str) {
     };
     let affinity: &mut Affinity = spec.affinity.get_or_insert_default();
     let affinity: &mut NodeAffinity = affinity.node_affinity.get_or_insert_default();
-    let required: &mut NodeSelector =
-        affinity.required_during_scheduling_ignored_during_execution.get_or_insert_default();
+    let required: &mut NodeSelector = affinity
+        .required_during_scheduling_ignored_during_execution
+        .get_or_insert_default();
     // The template's own terms were checked when the node was chosen.
-    required.node_selector_terms =
-        vec![NodeSelectorTerm { match_fields: Some(vec![field]), match_expressions: None }];
+    required.node_selector_terms = vec![NodeSelectorTerm {
+        match_fields: Some(vec![field]),
+        match_expressions: None,
+    }];
 }
 
 /// What every daemon tolerates: it is there before its node is well and stays when it is not.
@@ -243,7 +318,11 @@ fn add_tolerations(spec: &mut PodSpec) {
         ("node.kubernetes.io/memory-pressure", "NoSchedule", true),
         ("node.kubernetes.io/pid-pressure", "NoSchedule", true),
         ("node.kubernetes.io/unschedulable", "NoSchedule", true),
-        ("node.kubernetes.io/network-unavailable", "NoSchedule", host_network),
+        (
+            "node.kubernetes.io/network-unavailable",
+            "NoSchedule",
+            host_network,
+        ),
     ];
     for (key, effect, _) in wanted.into_iter().filter(|(_, _, applies)| *applies) {
         let toleration = Toleration {
@@ -262,21 +341,29 @@ fn add_tolerations(spec: &mut PodSpec) {
 pub(super) fn status(observed: &Observed, hash: &str) -> (DaemonSetStatus, Option<Duration>) {
     let set = observed.set.as_ref();
     let old = set.status.clone().unwrap_or_default();
-    let (Some(spec), Some(claim)) = (&set.spec, claimed(observed)) else { return (old, None) };
+    let (Some(spec), Some(claim)) = (&set.spec, claimed(observed)) else {
+        return (old, None);
+    };
     let by_node = by_node(&claim.owned);
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let (mut desired, mut current, mut ready, mut available) = (0, 0, 0, 0);
     let (mut updated, mut misplaced, mut again) = (0, 0, None);
     for node in &observed.nodes {
-        let pods = by_node.get(node.name_any().as_str()).map(Vec::as_slice).unwrap_or_default();
+        let pods = by_node
+            .get(node.name_any().as_str())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         if !suits(spec, node).0 {
             misplaced += i32::from(!pods.is_empty());
             continue;
         }
         desired += 1;
-        let Some(pod) =
-            pods.iter().min_by_key(|pod| (pod.metadata.deletion_timestamp.is_some(), pod.creation_timestamp()))
-        else {
+        let Some(pod) = pods.iter().min_by_key(|pod| {
+            (
+                pod.metadata.deletion_timestamp.is_some(),
+                pod.creation_timestamp(),
+            )
+        }) else {
             continue;
         };
         current += 1;

@@ -35,7 +35,13 @@ fn node(name: &str, over: Value) -> Arc<Node> {
 }
 
 fn observed(set: Arc<DaemonSet>, nodes: Vec<Arc<Node>>) -> Observed {
-    Observed { set, pods: vec![], nodes, revisions: vec![], now: jiff::Timestamp::UNIX_EPOCH }
+    Observed {
+        set,
+        pods: vec![],
+        nodes,
+        revisions: vec![],
+        now: jiff::Timestamp::UNIX_EPOCH,
+    }
 }
 
 /// Carries out creations and deletions of Pods and revisions.
@@ -59,7 +65,9 @@ fn act(observed: &mut Observed) -> Vec<String> {
             }
             Change::Delete(pod) | Change::Finished { pod, .. } => {
                 said.push(format!("delete {}", pod.name_any()));
-                observed.pods.retain(|other| other.name_any() != pod.name_any());
+                observed
+                    .pods
+                    .retain(|other| other.name_any() != pod.name_any());
             }
             other => panic!("unexpected {other:?}"),
         }
@@ -81,10 +89,19 @@ fn make_ready(observed: &mut Observed) {
 fn every_suitable_node_gets_one_pod_pinned_to_it() {
     let nodes = vec![
         node("a", json!({})),
-        node("b", json!({"metadata": {"name": "b", "labels": {"os": "else"}}})),
-        node("c", json!({"spec": {"taints": [{"key": "x", "effect": "NoSchedule"}]}})),
-        node("d", json!({"spec": {"unschedulable": true, "taints": [
-            {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}})),
+        node(
+            "b",
+            json!({"metadata": {"name": "b", "labels": {"os": "else"}}}),
+        ),
+        node(
+            "c",
+            json!({"spec": {"taints": [{"key": "x", "effect": "NoSchedule"}]}}),
+        ),
+        node(
+            "d",
+            json!({"spec": {"unschedulable": true, "taints": [
+            {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}}),
+        ),
     ];
     let mut observed = observed(set("i:1"), nodes);
     assert_eq!(act(&mut observed), ["create ds-0", "create ds-1"]);
@@ -107,12 +124,28 @@ fn the_status_counts_nodes() {
     act(&mut observed);
     let hash = observed.pods[0].labels()[HASH_LABEL].clone();
     let (early, _) = status(&observed, &hash);
-    assert_eq!((early.desired_number_scheduled, early.current_number_scheduled), (2, 2));
+    assert_eq!(
+        (
+            early.desired_number_scheduled,
+            early.current_number_scheduled
+        ),
+        (2, 2)
+    );
     assert_eq!((early.number_ready, early.number_unavailable), (0, Some(2)));
     make_ready(&mut observed);
     let (late, _) = status(&observed, &hash);
-    assert_eq!((late.number_ready, late.number_available, late.number_unavailable), (2, Some(2), None));
-    assert_eq!((late.updated_number_scheduled, late.observed_generation), (Some(2), Some(2)));
+    assert_eq!(
+        (
+            late.number_ready,
+            late.number_available,
+            late.number_unavailable
+        ),
+        (2, Some(2), None)
+    );
+    assert_eq!(
+        (late.updated_number_scheduled, late.observed_generation),
+        (Some(2), Some(2))
+    );
 }
 
 #[test]
@@ -122,9 +155,19 @@ fn a_new_template_replaces_one_pod_at_a_time() {
     make_ready(&mut observed);
     observed.set = set("i:2");
     assert_eq!(act(&mut observed).len(), 1);
-    assert_eq!(observed.revisions.iter().map(|r| r.revision).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        observed
+            .revisions
+            .iter()
+            .map(|r| r.revision)
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
     assert_eq!(act(&mut observed), ["create ds-1"]);
-    assert!(act(&mut observed).is_empty(), "the new Pod is not ready yet");
+    assert!(
+        act(&mut observed).is_empty(),
+        "the new Pod is not ready yet"
+    );
     make_ready(&mut observed);
     assert_eq!(act(&mut observed).len(), 1);
 }

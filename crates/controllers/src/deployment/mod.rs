@@ -53,7 +53,10 @@ pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, st
         let gone = change.new.is_none() || meta::is_terminal(pod);
         if let Some(owner) = meta::controller_of(&pod.metadata).filter(|_| gone) {
             let set = sets.get(&Key::new(pod.namespace().unwrap_or_default(), &owner.name));
-            if let Some(owner) = set.as_ref().and_then(|set| meta::controller_of(&set.metadata)) {
+            if let Some(owner) = set
+                .as_ref()
+                .and_then(|set| meta::controller_of(&set.metadata))
+            {
                 keys.add(Key::new(pod.namespace().unwrap_or_default(), &owner.name));
             }
         }
@@ -83,8 +86,10 @@ fn enqueue_owners(set: &ReplicaSet, all: &runtime::Cache<Deployment>, keys: &Que
         Some(_) => {}
         None => {
             for deployment in all.list(&namespace) {
-                let selector =
-                    deployment.spec.as_ref().and_then(|s| meta::workload_selector(&s.selector));
+                let selector = deployment
+                    .spec
+                    .as_ref()
+                    .and_then(|s| meta::workload_selector(&s.selector));
                 if selector.is_some_and(|selector| meta::selects(&selector, &set.metadata)) {
                     keys.add(Key::of(deployment.as_ref()));
                 }
@@ -95,7 +100,9 @@ fn enqueue_owners(set: &ReplicaSet, all: &runtime::Cache<Deployment>, keys: &Que
 
 impl Controller {
     async fn reconcile(&self, key: &Key) -> runtime::Outcome {
-        let Some(deployment) = self.deployments.get(key) else { return Ok(None) };
+        let Some(deployment) = self.deployments.get(key) else {
+            return Ok(None);
+        };
         let observed = Observed {
             deployment: deployment.clone(),
             sets: self.sets.list(&key.namespace),
@@ -142,7 +149,9 @@ impl Controller {
             Change::Delete(set) => self.sets.delete(&set, DeleteParams::default()).await?,
             Change::Revision(revision) => {
                 let mut updated = deployment.clone();
-                updated.annotations_mut().insert(template::REVISION.to_owned(), revision);
+                updated
+                    .annotations_mut()
+                    .insert(template::REVISION.to_owned(), revision);
                 *deployment = self.deployments.replace(&updated).await?;
             }
             Change::Status(status) => {
@@ -156,7 +165,11 @@ impl Controller {
     }
 
     async fn create(&self, deployment: &mut Deployment, set: ReplicaSet) -> Result<(), Error> {
-        let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(0);
+        let replicas = set
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.replicas)
+            .unwrap_or(0);
         match self.sets.create(&set).await {
             Ok(created) => {
                 if replicas > 0 {
@@ -171,13 +184,18 @@ impl Controller {
                 let found = self.sets.live(&Key::of(&set)).await?;
                 if found.is_some_and(|found| template::is_same(&found, deployment)) {
                     // Ours, from before the cache knew it; the watch brings it.
-                    return Err(Error::NotYet(format!("{} is not in the cache", set.name_any())));
+                    return Err(Error::NotYet(format!(
+                        "{} is not in the cache",
+                        set.name_any()
+                    )));
                 }
                 let mut updated = deployment.clone();
                 let status = updated.status.get_or_insert_default();
                 status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
                 *deployment = self.deployments.replace_status(&updated).await?;
-                Err(Error::NotYet("the name of the new ReplicaSet collided".to_owned()))
+                Err(Error::NotYet(
+                    "the name of the new ReplicaSet collided".to_owned(),
+                ))
             }
             Err(error) => {
                 let message = error.message();
@@ -185,11 +203,18 @@ impl Controller {
                 let now = meta::whole_seconds(self.clock.now());
                 let name = set.name_any();
                 let text = format!("Failed to create new replica set {name:?}: {message}");
-                self.events.warning(deployment, "ReplicaSetCreateError", text);
+                self.events
+                    .warning(deployment, "ReplicaSetCreateError", text);
                 let status = updated.status.get_or_insert_default();
                 status::set_condition(
                     status,
-                    status::condition("Progressing", "False", "ReplicaSetCreateError", message, now),
+                    status::condition(
+                        "Progressing",
+                        "False",
+                        "ReplicaSetCreateError",
+                        message,
+                        now,
+                    ),
                 );
                 if updated.status != deployment.status {
                     *deployment = self.deployments.replace_status(&updated).await?;

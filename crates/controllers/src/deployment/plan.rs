@@ -26,11 +26,17 @@ pub(super) enum Change {
     Adopt(Arc<ReplicaSet>),
     Release(Arc<ReplicaSet>),
     Create(Box<ReplicaSet>),
-    Replace { set: Box<ReplicaSet>, event: Option<String> },
+    Replace {
+        set: Box<ReplicaSet>,
+        event: Option<String>,
+    },
     Delete(Arc<ReplicaSet>),
     Revision(String),
     Status(Box<DeploymentStatus>),
-    Warn { reason: &'static str, message: String },
+    Warn {
+        reason: &'static str,
+        message: String,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -54,18 +60,33 @@ struct Rollout<'a> {
 
 pub(super) fn plan(observed: &Observed) -> Plan {
     let deployment = observed.deployment.as_ref();
-    let Some(spec) = &deployment.spec else { return Plan::default() };
+    let Some(spec) = &deployment.spec else {
+        return Plan::default();
+    };
     let Some(selector) = meta::workload_selector(&spec.selector) else {
         let message = "This deployment is selecting all pods. A non-empty selector is required.";
-        let change = Change::Warn { reason: "SelectingAll", message: message.to_owned() };
-        return Plan { changes: vec![change], again: None };
+        let change = Change::Warn {
+            reason: "SelectingAll",
+            message: message.to_owned(),
+        };
+        return Plan {
+            changes: vec![change],
+            again: None,
+        };
     };
-    let claim = meta::claim(&deployment.metadata, &selector, observed.sets.iter().cloned());
+    let claim = meta::claim(
+        &deployment.metadata,
+        &selector,
+        observed.sets.iter().cloned(),
+    );
     let mut changes: Vec<Change> = claim.adopt.into_iter().map(Change::Adopt).collect();
     changes.extend(claim.release.into_iter().map(Change::Release));
     if !changes.is_empty() {
         // Their news brings us back, with everything in its place.
-        return Plan { changes, again: None };
+        return Plan {
+            changes,
+            again: None,
+        };
     }
     let sets = claim.owned;
     let new = sets
@@ -118,12 +139,15 @@ impl Rollout<'_> {
 
     /// Whether the Deployment's size changed since its active sets were last sized.
     fn was_scaled(&self) -> bool {
-        self.sets.iter().filter(|set| rolling::wanted(set) > 0).any(|set| {
-            let desired = set.annotations().get(template::DESIRED);
-            desired
-                .and_then(|d| d.parse::<i32>().ok())
-                .is_some_and(|desired| desired != self.limits.replicas)
-        })
+        self.sets
+            .iter()
+            .filter(|set| rolling::wanted(set) > 0)
+            .any(|set| {
+                let desired = set.annotations().get(template::DESIRED);
+                desired
+                    .and_then(|d| d.parse::<i32>().ok())
+                    .is_some_and(|desired| desired != self.limits.replicas)
+            })
     }
 
     fn pause_conditions(&mut self) {
@@ -171,7 +195,11 @@ impl Rollout<'_> {
         let mut changed = new.as_ref().clone();
         changed.metadata.annotations =
             Some(template::annotations(self.deployment, Some(&new), next));
-        let min_ready = self.deployment.spec.as_ref().and_then(|s| s.min_ready_seconds);
+        let min_ready = self
+            .deployment
+            .spec
+            .as_ref()
+            .and_then(|s| s.min_ready_seconds);
         if let Some(spec) = &mut changed.spec {
             if spec.min_ready_seconds.unwrap_or(0) != min_ready.unwrap_or(0) {
                 spec.min_ready_seconds = min_ready;
@@ -203,7 +231,10 @@ impl Rollout<'_> {
     fn resize(&mut self, set: &Arc<ReplicaSet>, mut changed: ReplicaSet, size: i32) {
         let has = rolling::wanted(set);
         let annotations = changed.annotations_mut();
-        annotations.insert(template::DESIRED.to_owned(), self.limits.replicas.to_string());
+        annotations.insert(
+            template::DESIRED.to_owned(),
+            self.limits.replicas.to_string(),
+        );
         annotations.insert(template::MAX.to_owned(), self.max().to_string());
         changed.spec.get_or_insert_default().replicas = Some(size);
         if changed == **set {
@@ -211,9 +242,15 @@ impl Rollout<'_> {
         }
         let event = (size != has).then(|| {
             let direction = if size > has { "up" } else { "down" };
-            format!("Scaled {direction} replica set {} from {has} to {size}", set.name_any())
+            format!(
+                "Scaled {direction} replica set {} from {has} to {size}",
+                set.name_any()
+            )
         });
-        self.plan.changes.push(Change::Replace { set: Box::new(changed), event });
+        self.plan.changes.push(Change::Replace {
+            set: Box::new(changed),
+            event,
+        });
     }
 
     /// Sizes the sets after the Deployment was scaled or while it is paused.
@@ -223,17 +260,26 @@ impl Rollout<'_> {
         // One write per set: sizes come before annotations, which follow with the next step.
         if self.plan.changes.len() > before {
             let sized = self.plan.changes.split_off(before);
-            self.plan.changes.retain(|change| !matches!(change, Change::Replace { .. }));
+            self.plan
+                .changes
+                .retain(|change| !matches!(change, Change::Replace { .. }));
             self.plan.changes.extend(sized);
         }
     }
 
     fn resize_all(&mut self) {
-        let active: Vec<Arc<ReplicaSet>> =
-            self.sets.iter().filter(|set| rolling::wanted(set) > 0).cloned().collect();
+        let active: Vec<Arc<ReplicaSet>> = self
+            .sets
+            .iter()
+            .filter(|set| rolling::wanted(set) > 0)
+            .cloned()
+            .collect();
         let only = match active.as_slice() {
             [] => self.new.clone().or_else(|| {
-                self.sets.iter().max_by_key(|set| set.creation_timestamp()).cloned()
+                self.sets
+                    .iter()
+                    .max_by_key(|set| set.creation_timestamp())
+                    .cloned()
             }),
             [one] => Some(one.clone()),
             _ => None,
@@ -243,7 +289,11 @@ impl Rollout<'_> {
             self.resize(&only, only.as_ref().clone(), replicas);
             return;
         }
-        if self.new.as_ref().is_some_and(|new| is_saturated(new, replicas)) {
+        if self
+            .new
+            .as_ref()
+            .is_some_and(|new| is_saturated(new, replicas))
+        {
             for old in self.old.clone() {
                 if rolling::wanted(&old) > 0 {
                     self.resize(&old, old.as_ref().clone(), 0);
@@ -264,8 +314,12 @@ impl Rollout<'_> {
         let size = has.map(|has| rolling::new_size(self.limits, has, all));
         self.adjust_new(size);
         if let (Some(new), true) = (self.new.clone(), size == has) {
-            let active: Vec<_> =
-                self.old.iter().filter(|set| rolling::wanted(set) > 0).cloned().collect();
+            let active: Vec<_> = self
+                .old
+                .iter()
+                .filter(|set| rolling::wanted(set) > 0)
+                .cloned()
+                .collect();
             if !active.is_empty() {
                 for (set, size) in rolling::shrink_old(self.limits, &new, &active) {
                     self.resize(&set, set.as_ref().clone(), size);
@@ -276,8 +330,12 @@ impl Rollout<'_> {
     }
 
     fn recreate(&mut self, pods: &[Arc<Pod>]) {
-        let active: Vec<_> =
-            self.old.iter().filter(|set| rolling::wanted(set) > 0).cloned().collect();
+        let active: Vec<_> = self
+            .old
+            .iter()
+            .filter(|set| rolling::wanted(set) > 0)
+            .cloned()
+            .collect();
         for set in &active {
             self.resize(set, set.as_ref().clone(), 0);
         }
@@ -299,11 +357,23 @@ impl Rollout<'_> {
 
     /// Removes old sets beyond the history limit.
     fn clean_up(&mut self) {
-        let limit = self.deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit);
-        let Some(limit) = limit.filter(|limit| *limit != i32::MAX) else { return };
-        let mut dead: Vec<_> =
-            self.old.iter().filter(|s| s.metadata.deletion_timestamp.is_none()).cloned().collect();
-        let surplus = dead.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
+        let limit = self
+            .deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.revision_history_limit);
+        let Some(limit) = limit.filter(|limit| *limit != i32::MAX) else {
+            return;
+        };
+        let mut dead: Vec<_> = self
+            .old
+            .iter()
+            .filter(|s| s.metadata.deletion_timestamp.is_none())
+            .cloned()
+            .collect();
+        let surplus = dead
+            .len()
+            .saturating_sub(usize::try_from(limit).unwrap_or(0));
         dead.sort_by_key(|set| (template::revision(set), set.creation_timestamp()));
         for set in dead.into_iter().take(surplus) {
             let status = set.status.clone().unwrap_or_default();
@@ -348,8 +418,16 @@ impl Rollout<'_> {
 
 /// Whether the set has the Deployment's full size and all of it is available.
 fn is_saturated(set: &ReplicaSet, replicas: i32) -> bool {
-    let desired = set.annotations().get(template::DESIRED).and_then(|d| d.parse::<i32>().ok());
+    let desired = set
+        .annotations()
+        .get(template::DESIRED)
+        .and_then(|d| d.parse::<i32>().ok());
     rolling::wanted(set) == replicas
         && desired == Some(replicas)
-        && set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0) == replicas
+        && set
+            .status
+            .as_ref()
+            .and_then(|s| s.available_replicas)
+            .unwrap_or(0)
+            == replicas
 }

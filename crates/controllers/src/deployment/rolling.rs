@@ -18,28 +18,59 @@ pub(super) struct Limits {
 
 pub(super) fn limits(deployment: &Deployment) -> Limits {
     let Some(spec) = &deployment.spec else {
-        return Limits { replicas: 0, surge: 0, unavailable: 0 };
+        return Limits {
+            replicas: 0,
+            surge: 0,
+            unavailable: 0,
+        };
     };
     let replicas = spec.replicas.unwrap_or(1);
     let strategy = spec.strategy.as_ref();
     if strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate") {
-        return Limits { replicas, surge: 0, unavailable: 0 };
+        return Limits {
+            replicas,
+            surge: 0,
+            unavailable: 0,
+        };
     }
     let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
-    let surge = meta::scaled(rolling.and_then(|r| r.max_surge.as_ref()), "25%", replicas, true);
-    let unavailable =
-        meta::scaled(rolling.and_then(|r| r.max_unavailable.as_ref()), "25%", replicas, false);
+    let surge = meta::scaled(
+        rolling.and_then(|r| r.max_surge.as_ref()),
+        "25%",
+        replicas,
+        true,
+    );
+    let unavailable = meta::scaled(
+        rolling.and_then(|r| r.max_unavailable.as_ref()),
+        "25%",
+        replicas,
+        false,
+    );
     // Both rounded to nothing would never move.
-    let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
-    Limits { replicas, surge, unavailable: unavailable.min(replicas) }
+    let unavailable = if surge == 0 && unavailable == 0 {
+        1
+    } else {
+        unavailable
+    };
+    Limits {
+        replicas,
+        surge,
+        unavailable: unavailable.min(replicas),
+    }
 }
 
 pub(super) fn wanted(set: &ReplicaSet) -> i32 {
-    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    set.spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1)
 }
 
 fn available(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
+    set.status
+        .as_ref()
+        .and_then(|status| status.available_replicas)
+        .unwrap_or(0)
 }
 
 pub(super) fn total(sets: &[Arc<ReplicaSet>]) -> i32 {
@@ -95,14 +126,20 @@ pub(super) fn proportional(
     new: Option<&Arc<ReplicaSet>>,
     active: &[Arc<ReplicaSet>],
 ) -> Vec<(Arc<ReplicaSet>, i32)> {
-    let allowed = if limits.replicas > 0 { limits.replicas + limits.surge } else { 0 };
+    let allowed = if limits.replicas > 0 {
+        limits.replicas + limits.surge
+    } else {
+        0
+    };
     let all = total(active);
     let add = allowed - all;
     let mut sets = active.to_vec();
     // The largest first; among equals the newest when growing, the oldest when shrinking.
     sets.sort_by(|a, b| {
         let age = a.creation_timestamp().cmp(&b.creation_timestamp());
-        wanted(b).cmp(&wanted(a)).then(if add > 0 { age.reverse() } else { age })
+        wanted(b)
+            .cmp(&wanted(a))
+            .then(if add > 0 { age.reverse() } else { age })
     });
     let mut left = add;
     let mut sizes: Vec<(Arc<ReplicaSet>, i32)> = Vec::new();
@@ -116,7 +153,11 @@ pub(super) fn proportional(
             .max(1);
         let ideal = f64::from(size) * f64::from(allowed) / f64::from(was_max);
         let share = ideal.round() as i32 - size;
-        let share = if add > 0 { share.clamp(0, left.max(0)) } else { share.clamp(left.min(0), 0) };
+        let share = if add > 0 {
+            share.clamp(0, left.max(0))
+        } else {
+            share.clamp(left.min(0), 0)
+        };
         left -= share;
         sizes.push((set, size + share));
     }

@@ -28,8 +28,15 @@ pub(super) fn condition(
     }
 }
 
-pub(super) fn find<'a>(status: &'a DeploymentStatus, type_: &str) -> Option<&'a DeploymentCondition> {
-    status.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
+pub(super) fn find<'a>(
+    status: &'a DeploymentStatus,
+    type_: &str,
+) -> Option<&'a DeploymentCondition> {
+    status
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|condition| condition.type_ == type_)
 }
 
 /// Sets a condition unless it says the same already; the time of transition only moves when the
@@ -56,7 +63,10 @@ fn remove_condition(status: &mut DeploymentStatus, type_: &str) {
     if let Some(conditions) = &mut status.conditions {
         conditions.retain(|condition| condition.type_ != type_);
     }
-    status.conditions = status.conditions.take().filter(|conditions| !conditions.is_empty());
+    status.conditions = status
+        .conditions
+        .take()
+        .filter(|conditions| !conditions.is_empty());
 }
 
 /// `progressDeadlineSeconds`, unless it is the largest number there is, which means none.
@@ -83,15 +93,22 @@ pub(super) fn counted(
     now: Timestamp,
 ) -> DeploymentStatus {
     let some = |count: i32| (count != 0).then_some(count);
-    let available =
-        sum(sets, |set| set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0));
+    let available = sum(sets, |set| {
+        set.status
+            .as_ref()
+            .and_then(|s| s.available_replicas)
+            .unwrap_or(0)
+    });
     let unavailable = (rolling::total(sets) - available).max(0);
     let mut status = DeploymentStatus {
         observed_generation: deployment.metadata.generation,
         replicas: some(sum(sets, replicas)),
         updated_replicas: some(new.map_or(0, |set| replicas(set))),
         ready_replicas: some(sum(sets, |set| {
-            set.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0)
+            set.status
+                .as_ref()
+                .and_then(|s| s.ready_replicas)
+                .unwrap_or(0)
         })),
         available_replicas: some(available),
         unavailable_replicas: some(unavailable),
@@ -124,7 +141,11 @@ pub(super) fn counted(
 }
 
 pub(super) fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
-    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let wanted = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
     let has = |count: Option<i32>| count.unwrap_or(0) == wanted;
     has(status.updated_replicas)
         && has(status.replicas)
@@ -181,7 +202,12 @@ pub(super) fn rollout(
         }
     }
     let failure = sets.iter().chain(new).find_map(|set| {
-        set.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == "ReplicaFailure")
+        set.status
+            .as_ref()?
+            .conditions
+            .as_ref()?
+            .iter()
+            .find(|c| c.type_ == "ReplicaFailure")
     });
     match failure {
         Some(failure) => set_condition(
@@ -215,7 +241,13 @@ fn progress(
         let message = format!("{subject} has successfully progressed.");
         set_condition(
             status,
-            condition("Progressing", "True", "NewReplicaSetAvailable", message, time),
+            condition(
+                "Progressing",
+                "True",
+                "NewReplicaSetAvailable",
+                message,
+                time,
+            ),
         );
         return None;
     }
@@ -236,7 +268,13 @@ fn progress(
         let message = format!("{subject} has timed out progressing.");
         set_condition(
             status,
-            condition("Progressing", "False", "ProgressDeadlineExceeded", message, time),
+            condition(
+                "Progressing",
+                "False",
+                "ProgressDeadlineExceeded",
+                message,
+                time,
+            ),
         );
         return None;
     }

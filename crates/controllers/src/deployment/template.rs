@@ -64,12 +64,17 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
 }
 
 pub(super) fn revision(set: &ReplicaSet) -> i64 {
-    set.annotations().get(REVISION).and_then(|r| r.parse().ok()).unwrap_or(0)
+    set.annotations()
+        .get(REVISION)
+        .and_then(|r| r.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The revision for the newest template: one more than any other set has.
 pub(super) fn next_revision(sets: &[Arc<ReplicaSet>], newest: Option<&ReplicaSet>) -> i64 {
-    let others = sets.iter().filter(|set| newest.is_none_or(|newest| newest.uid() != set.uid()));
+    let others = sets
+        .iter()
+        .filter(|set| newest.is_none_or(|newest| newest.uid() != set.uid()));
     let next = others.map(|set| revision(set)).max().unwrap_or(0) + 1;
     newest.map_or(next, |newest| next.max(revision(newest)))
 }
@@ -86,7 +91,9 @@ pub(super) fn annotations(
             annotations.insert(key.clone(), value.clone());
         }
     }
-    let had = annotations.get(REVISION).and_then(|r| r.parse::<i64>().ok());
+    let had = annotations
+        .get(REVISION)
+        .and_then(|r| r.parse::<i64>().ok());
     if had.is_none_or(|had| had < next) {
         // A template that comes back remembers the revisions it was before.
         if let Some(had) = had {
@@ -104,14 +111,24 @@ pub(super) fn annotations(
 /// The ReplicaSet for the Deployment's current template.
 pub(super) fn new_set(deployment: &Deployment, replicas: i32, max: i32, next: i64) -> ReplicaSet {
     let spec = deployment.spec.clone().unwrap_or_default();
-    let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
+    let collisions = deployment
+        .status
+        .as_ref()
+        .and_then(|status| status.collision_count);
     let hash = hash(&spec.template, collisions);
     let mut template = spec.template;
-    let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+    let labels = template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default();
     labels.insert(HASH_LABEL.to_owned(), hash.clone());
     let labels = labels.clone();
     let mut selector = spec.selector;
-    selector.match_labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.clone());
+    selector
+        .match_labels
+        .get_or_insert_default()
+        .insert(HASH_LABEL.to_owned(), hash.clone());
     let mut annotations = annotations(deployment, None, next);
     annotations.insert(DESIRED.to_owned(), spec.replicas.unwrap_or(1).to_string());
     annotations.insert(MAX.to_owned(), max.to_string());

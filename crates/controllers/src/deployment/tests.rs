@@ -31,7 +31,9 @@ fn world(spec: Value) -> World {
         "template": {"metadata": {"labels": {"app": "d"}},
             "spec": {"containers": [{"name": "c", "image": "i:1"}]}},
     });
-    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    all.as_object_mut()
+        .unwrap()
+        .extend(spec.as_object().unwrap().clone());
     World {
         deployment: serde_json::from_value(json!({
             "metadata": {"name": "d", "namespace": "n", "uid": "d", "generation": 1,
@@ -74,7 +76,11 @@ impl World {
             }
             Change::Replace { set, event } => {
                 self.events.extend(event);
-                let old = self.sets.iter_mut().find(|old| old.uid() == set.uid()).unwrap();
+                let old = self
+                    .sets
+                    .iter_mut()
+                    .find(|old| old.uid() == set.uid())
+                    .unwrap();
                 *old = *set;
             }
             Change::Delete(set) => self.sets.retain(|old| old.uid() != set.uid()),
@@ -134,14 +140,30 @@ impl World {
     fn sizes(&self) -> Vec<(String, i32)> {
         let image = |set: &ReplicaSet| {
             let template = set.spec.as_ref().unwrap().template.as_ref().unwrap();
-            template.spec.as_ref().unwrap().containers[0].image.clone().unwrap()
+            template.spec.as_ref().unwrap().containers[0]
+                .image
+                .clone()
+                .unwrap()
         };
-        self.sets.iter().map(|set| (image(set), rolling::wanted(set))).collect()
+        self.sets
+            .iter()
+            .map(|set| (image(set), rolling::wanted(set)))
+            .collect()
     }
 
     fn condition(&self, type_: &str) -> DeploymentCondition {
-        let all = self.deployment.status.as_ref().unwrap().conditions.as_ref().unwrap();
-        all.iter().find(|condition| condition.type_ == type_).unwrap().clone()
+        let all = self
+            .deployment
+            .status
+            .as_ref()
+            .unwrap()
+            .conditions
+            .as_ref()
+            .unwrap();
+        all.iter()
+            .find(|condition| condition.type_ == type_)
+            .unwrap()
+            .clone()
     }
 
     fn reason(&self, type_: &str) -> String {
@@ -161,12 +183,25 @@ fn the_first_step_makes_a_set_with_everything_that_belongs_to_it() {
     let set = &world.sets[0];
     let hash = &set.labels()[template::HASH_LABEL];
     assert_eq!(set.name_any(), format!("d-{hash}"));
-    assert!(hash.bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b)), "{hash}");
+    assert!(
+        hash.bytes()
+            .all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b)),
+        "{hash}"
+    );
     let spec = set.spec.as_ref().unwrap();
-    assert_eq!(spec.selector.match_labels.as_ref().unwrap()[template::HASH_LABEL], *hash);
+    assert_eq!(
+        spec.selector.match_labels.as_ref().unwrap()[template::HASH_LABEL],
+        *hash
+    );
     let annotations = set.annotations();
     assert_eq!(annotations[template::REVISION], "1");
-    assert_eq!((&*annotations[template::DESIRED], &*annotations[template::MAX]), ("4", "5"));
+    assert_eq!(
+        (
+            &*annotations[template::DESIRED],
+            &*annotations[template::MAX]
+        ),
+        ("4", "5")
+    );
     assert_eq!(annotations["note"], "kept");
     assert_eq!(annotations.len(), 4, "{annotations:?}");
     assert_eq!(world.deployment.annotations()[template::REVISION], "1");
@@ -182,12 +217,26 @@ fn a_rolling_update_keeps_its_bounds_and_ends_complete() {
     world.set_image("i:2");
     world.run(|world| {
         let total: i32 = world.sets.iter().map(rolling::wanted).sum();
-        assert!(total <= 5, "at most one more than wanted: {:?}", world.sizes());
-        assert!(world.available() >= 3, "at most one missing: {:?}", world.sizes());
+        assert!(
+            total <= 5,
+            "at most one more than wanted: {:?}",
+            world.sizes()
+        );
+        assert!(
+            world.available() >= 3,
+            "at most one missing: {:?}",
+            world.sizes()
+        );
     });
-    assert_eq!(world.sizes(), [("i:1".to_owned(), 0), ("i:2".to_owned(), 4)]);
+    assert_eq!(
+        world.sizes(),
+        [("i:1".to_owned(), 0), ("i:2".to_owned(), 4)]
+    );
     let status = world.deployment.status.as_ref().unwrap();
-    assert_eq!((status.updated_replicas, status.observed_generation), (Some(4), Some(2)));
+    assert_eq!(
+        (status.updated_replicas, status.observed_generation),
+        (Some(4), Some(2))
+    );
     assert_eq!(world.sets[1].annotations()[template::REVISION], "2");
     assert_eq!(world.reason("Progressing"), "NewReplicaSetAvailable");
     assert_eq!(world.reason("Available"), "MinimumReplicasAvailable");
@@ -201,7 +250,10 @@ fn going_back_reuses_the_old_set_with_a_new_revision() {
     world.run(|_| {});
     world.set_image("i:1");
     world.run(|_| {});
-    assert_eq!(world.sizes(), [("i:1".to_owned(), 4), ("i:2".to_owned(), 0)]);
+    assert_eq!(
+        world.sizes(),
+        [("i:1".to_owned(), 4), ("i:2".to_owned(), 0)]
+    );
     let annotations = world.sets[0].annotations();
     assert_eq!(annotations[template::REVISION], "3");
     assert_eq!(annotations[template::REVISION_HISTORY], "1");
@@ -214,7 +266,10 @@ fn old_sets_beyond_the_limit_are_removed() {
         world.set_image(image);
         world.run(|_| {});
     }
-    assert_eq!(world.sizes(), [("i:3".to_owned(), 0), ("i:4".to_owned(), 4)]);
+    assert_eq!(
+        world.sizes(),
+        [("i:3".to_owned(), 0), ("i:4".to_owned(), 4)]
+    );
 }
 
 #[test]
@@ -231,10 +286,17 @@ fn recreate_starts_the_new_only_when_the_old_is_gone() {
     )];
     world.set_image("i:2");
     world.run(|_| {});
-    assert_eq!(world.sizes(), [("i:1".to_owned(), 0)], "a Pod of the old still runs");
+    assert_eq!(
+        world.sizes(),
+        [("i:1".to_owned(), 0)],
+        "a Pod of the old still runs"
+    );
     world.pods.clear();
     world.run(|_| {});
-    assert_eq!(world.sizes(), [("i:1".to_owned(), 0), ("i:2".to_owned(), 4)]);
+    assert_eq!(
+        world.sizes(),
+        [("i:1".to_owned(), 0), ("i:2".to_owned(), 4)]
+    );
 }
 
 #[test]
@@ -244,7 +306,13 @@ fn scaling_reaches_the_only_set_at_once() {
     world.deployment.spec.as_mut().unwrap().replicas = Some(9);
     world.step();
     assert_eq!(world.sizes(), [("i:1".to_owned(), 9)]);
-    assert!(world.events.last().unwrap().starts_with("Scaled up replica set d-"));
+    assert!(
+        world
+            .events
+            .last()
+            .unwrap()
+            .starts_with("Scaled up replica set d-")
+    );
     assert!(world.events.last().unwrap().ends_with("from 4 to 9"));
 }
 
@@ -261,10 +329,22 @@ fn scaling_in_the_middle_of_a_rollout_is_shared() {
     world.deployment.spec.as_mut().unwrap().replicas = Some(8);
     world.step();
     let after = world.sizes();
-    assert_eq!(after.iter().map(|(_, size)| size).sum::<i32>(), 9, "{after:?}");
-    assert!(after.iter().zip(&before).all(|(after, before)| after.1 >= before.1));
+    assert_eq!(
+        after.iter().map(|(_, size)| size).sum::<i32>(),
+        9,
+        "{after:?}"
+    );
+    assert!(
+        after
+            .iter()
+            .zip(&before)
+            .all(|(after, before)| after.1 >= before.1)
+    );
     world.run(|_| {});
-    assert_eq!(world.sizes(), [("i:1".to_owned(), 0), ("i:2".to_owned(), 8)]);
+    assert_eq!(
+        world.sizes(),
+        [("i:1".to_owned(), 0), ("i:2".to_owned(), 8)]
+    );
 }
 
 #[test]
@@ -279,7 +359,10 @@ fn a_paused_deployment_does_not_roll_but_scales() {
     assert_eq!(world.reason("Progressing"), "DeploymentPaused");
     world.deployment.spec.as_mut().unwrap().paused = Some(false);
     world.run(|_| {});
-    assert_eq!(world.sizes(), [("i:1".to_owned(), 0), ("i:2".to_owned(), 6)]);
+    assert_eq!(
+        world.sizes(),
+        [("i:1".to_owned(), 0), ("i:2".to_owned(), 6)]
+    );
 }
 
 #[test]
@@ -292,11 +375,17 @@ fn no_progress_within_the_deadline_is_said_and_progress_starts_the_clock_again()
     world.step();
     assert_eq!(world.reason("Progressing"), "ReplicaSetUpdated");
     world.now += SignedDuration::from_secs(9);
-    assert!(!world.step(), "nine seconds since the last progress are fine");
+    assert!(
+        !world.step(),
+        "nine seconds since the last progress are fine"
+    );
     world.now += SignedDuration::from_secs(2);
     world.step();
     let condition = world.condition("Progressing");
-    assert_eq!(condition.reason.as_deref(), Some("ProgressDeadlineExceeded"));
+    assert_eq!(
+        condition.reason.as_deref(),
+        Some("ProgressDeadlineExceeded")
+    );
     assert_eq!(condition.status, "False");
     world.run(|_| {});
     assert_eq!(world.reason("Progressing"), "NewReplicaSetAvailable");

@@ -19,7 +19,10 @@ const CAPACITY: usize = 1000;
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 
 pub(super) fn is_managed(endpoints: &Endpoints) -> bool {
-    endpoints.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
+    endpoints
+        .labels()
+        .get(MANAGED_BY)
+        .is_some_and(|manager| manager == MANAGER)
 }
 
 pub(super) fn plan(observed: &Observed) -> Option<Change> {
@@ -52,7 +55,9 @@ pub(super) fn plan(observed: &Observed) -> Option<Change> {
             updated.metadata.labels = Some(labels);
             updated.subsets = subsets;
             if cut {
-                updated.annotations_mut().insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
+                updated
+                    .annotations_mut()
+                    .insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
             } else if updated.annotations().contains_key(OVER_CAPACITY) {
                 updated.annotations_mut().remove(OVER_CAPACITY);
             }
@@ -68,11 +73,15 @@ fn subsets(observed: &Observed) -> (Vec<EndpointSubset>, bool) {
     let mut groups: BTreeMap<String, EndpointSubset> = BTreeMap::new();
     let (mut count, mut cut) = (0, false);
     for pod in &observed.pods {
-        let Some(ip) = super::address(pod) else { continue };
+        let Some(ip) = super::address(pod) else {
+            continue;
+        };
         if pod.metadata.deletion_timestamp.is_some() && !everything {
             continue;
         }
-        let Some(ports) = ports(observed, pod) else { continue };
+        let Some(ports) = ports(observed, pod) else {
+            continue;
+        };
         if count == CAPACITY {
             cut = true;
             break;
@@ -101,7 +110,10 @@ fn subsets(observed: &Observed) -> (Vec<EndpointSubset>, bool) {
     }
     let mut subsets: Vec<_> = groups.into_values().collect();
     for subset in &mut subsets {
-        for list in [&mut subset.addresses, &mut subset.not_ready_addresses].into_iter().flatten() {
+        for list in [&mut subset.addresses, &mut subset.not_ready_addresses]
+            .into_iter()
+            .flatten()
+        {
             list.sort_by(|a, b| a.ip.cmp(&b.ip));
         }
     }
@@ -110,7 +122,11 @@ fn subsets(observed: &Observed) -> (Vec<EndpointSubset>, bool) {
 
 /// The Pod's ports; `None` when it has none of the Service's.
 fn ports(observed: &Observed, pod: &Pod) -> Option<Vec<EndpointPort>> {
-    let wanted = observed.service.spec.as_ref().and_then(|spec| spec.ports.clone());
+    let wanted = observed
+        .service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ports.clone());
     let wanted = wanted.unwrap_or_default();
     let ports: Vec<EndpointPort> = wanted
         .iter()

@@ -67,7 +67,9 @@ pub(crate) fn start(
     });
     let (keys, services) = (queue.clone(), informers.services.clone());
     informers.pods.on_change(move |change| {
-        let Some(namespace) = change.latest().and_then(|pod| pod.namespace()) else { return };
+        let Some(namespace) = change.latest().and_then(|pod| pod.namespace()) else {
+            return;
+        };
         for service in services.list(&namespace) {
             if change.sides().any(|pod| is_selected(&service, pod)) {
                 keys.add(Key::of(service.as_ref()));
@@ -114,7 +116,9 @@ impl Controller {
         let Some(service) = self.services.get(key) else {
             // Slices go with their owner; Endpoints have none, so ours are told by their label.
             if let Some(endpoints) = endpoints.filter(|endpoints| legacy::is_managed(endpoints)) {
-                self.endpoints.delete(&endpoints, DeleteParams::default()).await?;
+                self.endpoints
+                    .delete(&endpoints, DeleteParams::default())
+                    .await?;
             }
             return Ok(None);
         };
@@ -123,7 +127,10 @@ impl Controller {
         }
         let pods = self.pods.list(&key.namespace);
         let observed = Observed {
-            pods: pods.into_iter().filter(|pod| is_selected(&service, pod)).collect(),
+            pods: pods
+                .into_iter()
+                .filter(|pod| is_selected(&service, pod))
+                .collect(),
             zones: zones(&self.nodes.all()),
             slices: self
                 .slices
@@ -183,21 +190,33 @@ fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
-    spec.selector.as_ref().filter(|selector| !selector.is_empty())
+    spec.selector
+        .as_ref()
+        .filter(|selector| !selector.is_empty())
 }
 
 fn is_selected(service: &Service, pod: &Pod) -> bool {
     selector(service).is_some_and(|selector| {
-        selector.iter().all(|(key, value)| pod.labels().get(key) == Some(value))
+        selector
+            .iter()
+            .all(|(key, value)| pod.labels().get(key) == Some(value))
     })
 }
 
 fn is_headless(service: &Service) -> bool {
-    service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
+    service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.cluster_ip.as_deref())
+        == Some("None")
 }
 
 fn publishes_not_ready(service: &Service) -> bool {
-    service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses) == Some(true)
+    service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.publish_not_ready_addresses)
+        == Some(true)
 }
 
 /// The Pod's address, unless it has finished or has none yet.
@@ -205,7 +224,11 @@ fn address(pod: &Pod) -> Option<String> {
     if meta::is_terminal(pod) {
         return None;
     }
-    pod.status.as_ref()?.pod_ip.clone().filter(|ip| !ip.is_empty())
+    pod.status
+        .as_ref()?
+        .pod_ip
+        .clone()
+        .filter(|ip| !ip.is_empty())
 }
 
 /// The number of the port on this Pod that a Service's port leads to.

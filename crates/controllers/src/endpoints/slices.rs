@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use k8s_openapi::api::discovery::v1::{
-    Endpoint, EndpointConditions, EndpointPort, EndpointSlice,
-};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 
@@ -20,7 +18,10 @@ const MANAGER: &str = "endpointslice-controller.k8s.io";
 const CAPACITY: usize = 100;
 
 pub(super) fn is_managed(slice: &EndpointSlice) -> bool {
-    slice.labels().get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
+    slice
+        .labels()
+        .get(MANAGED_BY)
+        .is_some_and(|manager| manager == MANAGER)
 }
 
 /// A slice's content: every endpoint of a slice has the same ports.
@@ -82,7 +83,9 @@ fn labels(observed: &Observed) -> BTreeMap<String, String> {
 fn contents(observed: &Observed) -> Vec<Content> {
     let mut groups: BTreeMap<String, Content> = BTreeMap::new();
     for pod in &observed.pods {
-        let Some(address) = super::address(pod) else { continue };
+        let Some(address) = super::address(pod) else {
+            continue;
+        };
         if address.contains(':') {
             // Only IPv4 Services exist here.
             continue;
@@ -91,27 +94,42 @@ fn contents(observed: &Observed) -> Vec<Content> {
         let identity = format!("{ports:?}");
         groups
             .entry(identity)
-            .or_insert_with(|| Content { ports: Some(ports), endpoints: Vec::new() })
+            .or_insert_with(|| Content {
+                ports: Some(ports),
+                endpoints: Vec::new(),
+            })
             .endpoints
             .push(endpoint(observed, pod, address));
     }
     let mut contents = Vec::new();
     for mut group in groups.into_values() {
         while !group.endpoints.is_empty() {
-            let rest = group.endpoints.split_off(CAPACITY.min(group.endpoints.len()));
+            let rest = group
+                .endpoints
+                .split_off(CAPACITY.min(group.endpoints.len()));
             let endpoints = std::mem::replace(&mut group.endpoints, rest);
-            contents.push(Content { ports: group.ports.clone(), endpoints });
+            contents.push(Content {
+                ports: group.ports.clone(),
+                endpoints,
+            });
         }
     }
     if contents.is_empty() {
         // An empty slice says that the Service was looked at.
-        contents.push(Content { ports: None, endpoints: Vec::new() });
+        contents.push(Content {
+            ports: None,
+            endpoints: Vec::new(),
+        });
     }
     contents
 }
 
 fn ports(observed: &Observed, pod: &Pod) -> Vec<EndpointPort> {
-    let ports = observed.service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    let ports = observed
+        .service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ports.as_ref());
     ports
         .into_iter()
         .flatten()
@@ -139,7 +157,10 @@ fn endpoint(observed: &Observed, pod: &Pod, address: String) -> Endpoint {
             terminating: Some(terminating),
         }),
         hostname: super::hostname(&observed.service, pod),
-        zone: node.as_ref().and_then(|node| observed.zones.get(node)).cloned(),
+        zone: node
+            .as_ref()
+            .and_then(|node| observed.zones.get(node))
+            .cloned(),
         node_name: node,
         target_ref: Some(ObjectReference {
             kind: Some("Pod".to_owned()),

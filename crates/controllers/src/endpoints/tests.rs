@@ -59,9 +59,14 @@ fn web() -> Arc<Service> {
 
 #[test]
 fn ready_and_unready_pods_are_told_apart_in_both_forms() {
-    let pods = vec![pod("p1", "10.0.0.1", true, 5000), pod("p2", "10.0.0.2", false, 5000)];
+    let pods = vec![
+        pod("p1", "10.0.0.1", true, 5000),
+        pod("p2", "10.0.0.2", false, 5000),
+    ];
     let (slices, endpoints) = created(plan(&observe(web(), pods)));
-    let [slice] = slices.as_slice() else { panic!("one slice") };
+    let [slice] = slices.as_slice() else {
+        panic!("one slice")
+    };
     assert_eq!(slice.ports.as_ref().unwrap()[0].port, Some(5000));
     let ready = |i: usize| slice.endpoints[i].conditions.as_ref().unwrap().ready;
     assert_eq!((ready(0), ready(1)), (Some(true), Some(false)));
@@ -69,14 +74,23 @@ fn ready_and_unready_pods_are_told_apart_in_both_forms() {
     assert_eq!(slice.metadata.labels.as_ref().unwrap()["team"], "a");
     let subset = &endpoints.subsets.unwrap()[0];
     assert_eq!(subset.addresses.as_ref().unwrap()[0].ip, "10.0.0.1");
-    assert_eq!(subset.not_ready_addresses.as_ref().unwrap()[0].ip, "10.0.0.2");
+    assert_eq!(
+        subset.not_ready_addresses.as_ref().unwrap()[0].ip,
+        "10.0.0.2"
+    );
 }
 
 #[test]
 fn pods_whose_named_port_differs_are_in_slices_of_their_own() {
-    let pods = vec![pod("p1", "10.0.0.1", true, 5000), pod("p2", "10.0.0.2", true, 6000)];
+    let pods = vec![
+        pod("p1", "10.0.0.1", true, 5000),
+        pod("p2", "10.0.0.2", true, 6000),
+    ];
     let (slices, endpoints) = created(plan(&observe(web(), pods)));
-    let ports: Vec<_> = slices.iter().map(|s| s.ports.as_ref().unwrap()[0].port).collect();
+    let ports: Vec<_> = slices
+        .iter()
+        .map(|s| s.ports.as_ref().unwrap()[0].port)
+        .collect();
     assert_eq!(ports, [Some(5000), Some(6000)]);
     assert_eq!(endpoints.subsets.unwrap().len(), 2);
 }
@@ -105,10 +119,30 @@ fn a_terminating_pod_serves_without_being_ready() {
 fn not_ready_addresses_are_published_when_the_service_asks_for_it() {
     let service = service(json!({"selector": {"app": "a"}, "clusterIP": "None",
         "publishNotReadyAddresses": true}));
-    let (slices, endpoints) = created(plan(&observe(service, vec![pod("p", "10.0.0.1", false, 1)])));
-    assert_eq!(slices[0].endpoints[0].conditions.as_ref().unwrap().ready, Some(true));
-    assert!(slices[0].metadata.labels.as_ref().unwrap().contains_key(super::HEADLESS));
-    assert_eq!(endpoints.subsets.unwrap()[0].addresses.as_ref().unwrap().len(), 1);
+    let (slices, endpoints) = created(plan(&observe(
+        service,
+        vec![pod("p", "10.0.0.1", false, 1)],
+    )));
+    assert_eq!(
+        slices[0].endpoints[0].conditions.as_ref().unwrap().ready,
+        Some(true)
+    );
+    assert!(
+        slices[0]
+            .metadata
+            .labels
+            .as_ref()
+            .unwrap()
+            .contains_key(super::HEADLESS)
+    );
+    assert_eq!(
+        endpoints.subsets.unwrap()[0]
+            .addresses
+            .as_ref()
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -120,12 +154,17 @@ fn what_is_right_already_is_not_written_again() {
     assert!(plan(&observed).is_empty());
     observed.pods.clear();
     let changes = plan(&observed);
-    assert!(matches!(changes[..], [Change::ReplaceSlice(_), Change::ReplaceEndpoints(_)]));
+    assert!(matches!(
+        changes[..],
+        [Change::ReplaceSlice(_), Change::ReplaceEndpoints(_)]
+    ));
 }
 
 #[test]
 fn more_than_a_hundred_endpoints_need_a_second_slice() {
-    let pods = (0..130).map(|i| pod(&format!("p{i}"), &format!("10.0.1.{i}"), true, 1)).collect();
+    let pods = (0..130)
+        .map(|i| pod(&format!("p{i}"), &format!("10.0.1.{i}"), true, 1))
+        .collect();
     let (slices, _) = created(plan(&observe(web(), pods)));
     let sizes: Vec<_> = slices.iter().map(|slice| slice.endpoints.len()).collect();
     assert_eq!(sizes, [100, 30]);

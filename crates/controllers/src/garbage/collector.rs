@@ -34,9 +34,11 @@ pub(crate) fn start(
         let mut work = Vec::new();
         let uid = |object: &Arc<Metadata>| object.metadata.uid.clone();
         // The same name with another uid is another object.
-        if let Some(old) = change.old.and_then(uid).filter(|old| {
-            change.new.and_then(uid).as_ref() != Some(old)
-        }) {
+        if let Some(old) = change
+            .old
+            .and_then(uid)
+            .filter(|old| change.new.and_then(uid).as_ref() != Some(old))
+        {
             work.extend(graph.remove(&old));
         }
         if let Some(new) = change.new {
@@ -47,7 +49,12 @@ pub(crate) fn start(
     });
     move |monitors, starter| {
         let filled = vec![monitors.filled().boxed()];
-        let collector = Arc::new(Collector { client, monitors, graph, queue: queue.clone() });
+        let collector = Arc::new(Collector {
+            client,
+            monitors,
+            graph,
+            queue: queue.clone(),
+        });
         starter.run("garbage collector", queue, filled, move |work| {
             let collector = collector.clone();
             async move { collector.reconcile(work).await }
@@ -77,11 +84,16 @@ impl Collector {
     fn item(&self, uid: &str) -> Option<Item> {
         let graph = lock(&self.graph);
         let node = graph.node(uid)?;
-        Some(Item { kind: node.kind.clone(), metadata: node.metadata.clone() })
+        Some(Item {
+            kind: node.kind.clone(),
+            metadata: node.metadata.clone(),
+        })
     }
 
     async fn examine(&self, uid: &str) -> Result<(), Error> {
-        let Some(item) = self.item(uid) else { return Ok(()) };
+        let Some(item) = self.item(uid) else {
+            return Ok(());
+        };
         let doubtful = lock(&self.graph).doubtful_owners(uid);
         let namespace = item.metadata.namespace.clone().unwrap_or_default();
         let mut answers = BTreeMap::new();
@@ -102,11 +114,17 @@ impl Collector {
             kind.resource.api_version == owner.api_version && kind.resource.kind == owner.kind
         };
         // Another version of the kind shows the same objects.
-        let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        let similar = |kind: &&Arc<Kind>| {
-            kind.resource.group == group && kind.resource.kind == owner.kind
-        };
-        let Some(kind) = kinds.iter().find(same).or_else(|| kinds.iter().find(similar)) else {
+        let group = owner
+            .api_version
+            .rsplit_once('/')
+            .map_or("", |(group, _)| group);
+        let similar =
+            |kind: &&Arc<Kind>| kind.resource.group == group && kind.resource.kind == owner.kind;
+        let Some(kind) = kinds
+            .iter()
+            .find(same)
+            .or_else(|| kinds.iter().find(similar))
+        else {
             return Err(Error::NotYet(format!(
                 "owner {} {} is of a kind that is not served",
                 owner.api_version, owner.kind
@@ -121,14 +139,25 @@ impl Collector {
             .get_opt(&owner.name)
             .await
             .map_err(|source| failed("get", kind, &owner.name, source))?;
-        Ok(match found.filter(|found| found.metadata.uid.as_deref() == Some(&owner.uid)) {
-            None => Owner::Absent,
-            Some(found) => {
-                let waits = found.metadata.deletion_timestamp.is_some()
-                    && found.metadata.finalizers.iter().flatten().any(|f| f == FOREGROUND);
-                if waits { Owner::WaitsForDependents } else { Owner::Exists }
-            }
-        })
+        Ok(
+            match found.filter(|found| found.metadata.uid.as_deref() == Some(&owner.uid)) {
+                None => Owner::Absent,
+                Some(found) => {
+                    let waits = found.metadata.deletion_timestamp.is_some()
+                        && found
+                            .metadata
+                            .finalizers
+                            .iter()
+                            .flatten()
+                            .any(|f| f == FOREGROUND);
+                    if waits {
+                        Owner::WaitsForDependents
+                    } else {
+                        Owner::Exists
+                    }
+                }
+            },
+        )
     }
 
     async fn apply(&self, item: &Item, change: Change) -> Result<(), Error> {
@@ -151,7 +180,10 @@ impl Collector {
     }
 
     fn api(&self, item: &Item) -> Api<Metadata> {
-        item.kind.api(&self.client, item.metadata.namespace.as_deref().unwrap_or_default())
+        item.kind.api(
+            &self.client,
+            item.metadata.namespace.as_deref().unwrap_or_default(),
+        )
     }
 
     async fn delete(&self, item: &Item, policy: Policy) -> Result<(), Error> {
@@ -178,8 +210,14 @@ impl Collector {
     }
 
     async fn drop_owners(&self, item: &Item, drop: &BTreeSet<String>) -> Result<(), Error> {
-        let Some(current) = self.current(item).await? else { return Ok(()) };
-        let mut owners = current.metadata.owner_references.clone().unwrap_or_default();
+        let Some(current) = self.current(item).await? else {
+            return Ok(());
+        };
+        let mut owners = current
+            .metadata
+            .owner_references
+            .clone()
+            .unwrap_or_default();
         owners.retain(|owner| !drop.contains(&owner.uid));
         let version = current.metadata.resource_version;
         let patch = json!({"ownerReferences": owners, "resourceVersion": version});
@@ -187,14 +225,20 @@ impl Collector {
     }
 
     async fn drop_finalizer(&self, item: &Item, name: &str) -> Result<(), Error> {
-        let Some(current) = self.current(item).await? else { return Ok(()) };
+        let Some(current) = self.current(item).await? else {
+            return Ok(());
+        };
         let mut finalizers = current.metadata.finalizers.clone().unwrap_or_default();
         if !finalizers.iter().any(|finalizer| finalizer == name) {
             return Ok(());
         }
         finalizers.retain(|finalizer| finalizer != name);
         let version = current.metadata.resource_version;
-        self.patch(item, json!({"finalizers": finalizers, "resourceVersion": version})).await
+        self.patch(
+            item,
+            json!({"finalizers": finalizers, "resourceVersion": version}),
+        )
+        .await
     }
 
     /// The object as the server has it, if it is still the same one.
@@ -222,15 +266,22 @@ impl Collector {
     }
 
     async fn set_free(&self, uid: &str) -> Result<(), Error> {
-        let Some(owner) = self.item(uid) else { return Ok(()) };
+        let Some(owner) = self.item(uid) else {
+            return Ok(());
+        };
         let dependents: Vec<String> = lock(&self.graph).dependents_of(uid).cloned().collect();
         let drop = BTreeSet::from([uid.to_owned()]);
-        let items = dependents.iter().filter_map(|dependent| self.item(dependent));
+        let items = dependents
+            .iter()
+            .filter_map(|dependent| self.item(dependent));
         let freed = items.map(|item| {
             let drop = &drop;
             async move { self.drop_owners(&item, drop).await }
         });
-        futures::future::join_all(freed).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+        futures::future::join_all(freed)
+            .await
+            .into_iter()
+            .collect::<Result<Vec<()>, _>>()?;
         self.drop_finalizer(&owner, ORPHAN).await
     }
 }
@@ -239,7 +290,11 @@ fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         // Gone, or another object by now: its news is under way.
         Err(error) if error.is_not_found() || error.is_conflict() => {
-            if error.is_not_found() { Ok(()) } else { Err(error) }
+            if error.is_not_found() {
+                Ok(())
+            } else {
+                Err(error)
+            }
         }
         other => other,
     }

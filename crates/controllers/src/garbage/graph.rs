@@ -29,11 +29,18 @@ pub(super) struct Node<K> {
 
 impl<K> Node<K> {
     fn owners(&self) -> &[OwnerReference] {
-        self.metadata.owner_references.as_deref().unwrap_or_default()
+        self.metadata
+            .owner_references
+            .as_deref()
+            .unwrap_or_default()
     }
 
     pub(super) fn has_finalizer(&self, name: &str) -> bool {
-        self.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == name)
+        self.metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|finalizer| finalizer == name)
     }
 
     fn leaves(&self) -> bool {
@@ -99,13 +106,24 @@ impl<K> Graph<K> {
 
     /// Takes the news that an object was created or changed.
     pub(super) fn put(&mut self, kind: Arc<K>, metadata: &ObjectMeta) -> Vec<Work> {
-        let Some(uid) = metadata.uid.clone() else { return Vec::new() };
-        let node = Node { kind, metadata: Arc::new(metadata.clone()) };
+        let Some(uid) = metadata.uid.clone() else {
+            return Vec::new();
+        };
+        let node = Node {
+            kind,
+            metadata: Arc::new(metadata.clone()),
+        };
         let mut work = Vec::new();
         let old = self.nodes.get(&uid).map(|old| old.metadata.clone());
-        let had = old.as_ref().and_then(|m| m.owner_references.clone()).unwrap_or_default();
+        let had = old
+            .as_ref()
+            .and_then(|m| m.owner_references.clone())
+            .unwrap_or_default();
         for owner in node.owners() {
-            self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
+            self.dependents
+                .entry(owner.uid.clone())
+                .or_default()
+                .insert(uid.clone());
         }
         for owner in &had {
             let still = node.owners().iter().find(|now| now.uid == owner.uid);
@@ -143,9 +161,13 @@ impl<K> Graph<K> {
 
     /// Takes the news that an object is gone.
     pub(super) fn remove(&mut self, uid: &str) -> Vec<Work> {
-        let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
-        let mut work: Vec<Work> =
-            self.dependents_of(uid).map(|d| Work::Examine(d.clone())).collect();
+        let Some(node) = self.nodes.remove(uid) else {
+            return Vec::new();
+        };
+        let mut work: Vec<Work> = self
+            .dependents_of(uid)
+            .map(|d| Work::Examine(d.clone()))
+            .collect();
         for owner in node.owners() {
             self.release(&owner.uid, uid);
             if self.waits(&owner.uid) {
@@ -185,7 +207,9 @@ impl<K> Graph<K> {
 
     /// The owners of an object that the graph cannot vouch for; the server must be asked.
     pub(super) fn doubtful_owners(&self, uid: &str) -> Vec<OwnerReference> {
-        let Some(node) = self.nodes.get(uid) else { return Vec::new() };
+        let Some(node) = self.nodes.get(uid) else {
+            return Vec::new();
+        };
         let unknown = |owner: &&OwnerReference| {
             self.nodes.get(&owner.uid).is_none_or(|known| {
                 // The same uid under another name or in another namespace was made up.
@@ -199,7 +223,9 @@ impl<K> Graph<K> {
 
     /// What to do about an object, given what the server said of its doubtful owners.
     pub(super) fn plan(&self, uid: &str, answers: &BTreeMap<String, Owner>) -> Vec<Change> {
-        let Some(node) = self.nodes.get(uid) else { return Vec::new() };
+        let Some(node) = self.nodes.get(uid) else {
+            return Vec::new();
+        };
         if node.leaves() && !node.waits_for_dependents() {
             return Vec::new();
         }
@@ -209,33 +235,57 @@ impl<K> Graph<K> {
         let mut by_state: BTreeMap<u8, BTreeSet<String>> = BTreeMap::new();
         for owner in node.owners() {
             let state = answers.get(&owner.uid).copied().unwrap_or_else(|| {
-                if self.waits(&owner.uid) { Owner::WaitsForDependents } else { Owner::Exists }
+                if self.waits(&owner.uid) {
+                    Owner::WaitsForDependents
+                } else {
+                    Owner::Exists
+                }
             });
-            by_state.entry(state as u8).or_default().insert(owner.uid.clone());
+            by_state
+                .entry(state as u8)
+                .or_default()
+                .insert(owner.uid.clone());
         }
         let mut take = |state: Owner| by_state.remove(&(state as u8)).unwrap_or_default();
-        let (solid, waiting, absent) =
-            (take(Owner::Exists), take(Owner::WaitsForDependents), take(Owner::Absent));
+        let (solid, waiting, absent) = (
+            take(Owner::Exists),
+            take(Owner::WaitsForDependents),
+            take(Owner::Absent),
+        );
         if solid.is_empty() && waiting.is_empty() && absent.is_empty() {
             return Vec::new();
         }
         if !solid.is_empty() {
             let drop: BTreeSet<String> = waiting.into_iter().chain(absent).collect();
-            return if drop.is_empty() { Vec::new() } else { vec![Change::DropOwners(drop)] };
+            return if drop.is_empty() {
+                Vec::new()
+            } else {
+                vec![Change::DropOwners(drop)]
+            };
         }
-        let freed: BTreeSet<String> =
-            absent.iter().filter(|owner| self.freed.contains(*owner)).cloned().collect();
+        let freed: BTreeSet<String> = absent
+            .iter()
+            .filter(|owner| self.freed.contains(*owner))
+            .cloned()
+            .collect();
         if !freed.is_empty() {
             return vec![Change::DropOwners(freed)];
         }
         if !waiting.is_empty() {
             let mut changes = Vec::new();
             // Owners in a circle would wait for each other for ever.
-            if self.dependents_of(uid).any(|dependent| self.waits(dependent)) {
+            if self
+                .dependents_of(uid)
+                .any(|dependent| self.waits(dependent))
+            {
                 changes.push(Change::Unblock);
             }
             let has_dependents = self.dependents_of(uid).next().is_some();
-            let policy = if has_dependents { Policy::Foreground } else { Policy::Background };
+            let policy = if has_dependents {
+                Policy::Foreground
+            } else {
+                Policy::Background
+            };
             changes.push(Change::Delete(policy));
             return changes;
         }
@@ -254,9 +304,9 @@ impl<K> Graph<K> {
             .dependents_of(uid)
             .filter(|dependent| {
                 self.nodes.get(*dependent).is_some_and(|node| {
-                    node.owners().iter().any(|owner| {
-                        owner.uid == uid && owner.block_owner_deletion == Some(true)
-                    })
+                    node.owners()
+                        .iter()
+                        .any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
                 })
             })
             .collect();
@@ -265,7 +315,11 @@ impl<K> Graph<K> {
         }
         blocking
             .into_iter()
-            .filter(|dependent| self.nodes.get(*dependent).is_some_and(|node| !node.leaves()))
+            .filter(|dependent| {
+                self.nodes
+                    .get(*dependent)
+                    .is_some_and(|node| !node.leaves())
+            })
             .map(|dependent| Change::Later(Work::Examine(dependent.clone())))
             .collect()
     }

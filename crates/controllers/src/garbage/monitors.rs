@@ -183,7 +183,9 @@ impl Monitors {
             keep
         });
         for (identity, kind) in watched {
-            running.entry(identity).or_insert_with(|| self.monitor(kind.clone()));
+            running
+                .entry(identity)
+                .or_insert_with(|| self.monitor(kind.clone()));
         }
         drop(running);
         self.kinds.send_replace(Arc::new(kinds));
@@ -199,7 +201,13 @@ impl Monitors {
         let (monitors, of) = (self.clone(), kind.clone());
         cache.on_change(move |change: Change<'_, Metadata>| {
             for handler in &monitors.handlers {
-                handler(&of, Change { old: change.old, new: change.new });
+                handler(
+                    &of,
+                    Change {
+                        old: change.old,
+                        new: change.new,
+                    },
+                );
             }
         });
         let api: Api<Metadata> = Api::all_with(self.client.clone(), &kind.resource);
@@ -213,7 +221,10 @@ impl Monitors {
 
     fn watch_filling(self: &Arc<Self>) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let synced: Vec<_> = running.values().map(|monitor| monitor.cache.synced()).collect();
+        let synced: Vec<_> = running
+            .values()
+            .map(|monitor| monitor.cache.synced())
+            .collect();
         drop(running);
         let monitors = self.clone();
         self.supervisor.spawn("metadata", OnError::Log, async move {

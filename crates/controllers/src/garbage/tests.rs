@@ -39,7 +39,9 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { graph: Graph::new() }
+        Self {
+            graph: Graph::new(),
+        }
     }
 
     fn put(&mut self, metadata: ObjectMeta) -> Vec<Work> {
@@ -47,8 +49,10 @@ impl World {
     }
 
     fn plan(&self, uid: &str, answers: &[(&str, Owner)]) -> Vec<Change> {
-        let answers: BTreeMap<String, Owner> =
-            answers.iter().map(|(uid, owner)| ((*uid).to_owned(), *owner)).collect();
+        let answers: BTreeMap<String, Owner> = answers
+            .iter()
+            .map(|(uid, owner)| ((*uid).to_owned(), *owner))
+            .collect();
         self.graph.plan(uid, &answers)
     }
 }
@@ -57,7 +61,10 @@ impl World {
 fn dependents_of_a_removed_owner_are_deleted() {
     let mut world = World::new();
     assert!(world.put(object("owner", &[])).is_empty());
-    assert!(world.put(object("child", &["owner"])).is_empty(), "its owner is here");
+    assert!(
+        world.put(object("child", &["owner"])).is_empty(),
+        "its owner is here"
+    );
     assert_eq!(world.graph.remove("owner"), [examine("child")]);
     assert_eq!(world.graph.doubtful_owners("child").len(), 1);
     assert_eq!(
@@ -92,9 +99,15 @@ fn foreground_deletion_waits_for_blocking_dependents() {
     let work = world.put(leaving(object("owner", &[]), FOREGROUND));
     assert_eq!(work, [examine("owner"), examine("child")]);
     assert_eq!(world.plan("owner", &[]), [Change::Later(examine("child"))]);
-    assert_eq!(world.plan("child", &[]), [Change::Delete(Policy::Background)]);
+    assert_eq!(
+        world.plan("child", &[]),
+        [Change::Delete(Policy::Background)]
+    );
     assert_eq!(world.graph.remove("child"), [examine("owner")]);
-    assert_eq!(world.plan("owner", &[]), [Change::DropFinalizer(FOREGROUND)]);
+    assert_eq!(
+        world.plan("owner", &[]),
+        [Change::DropFinalizer(FOREGROUND)]
+    );
 }
 
 #[test]
@@ -114,7 +127,10 @@ fn a_circle_of_owners_is_broken() {
     world.put(object("b", &["a"]));
     world.put(leaving(object("a", &["b"]), FOREGROUND));
     let changes = world.plan("b", &[]);
-    assert_eq!(changes, [Change::Unblock, Change::Delete(Policy::Foreground)]);
+    assert_eq!(
+        changes,
+        [Change::Unblock, Change::Delete(Policy::Foreground)]
+    );
 }
 
 #[test]

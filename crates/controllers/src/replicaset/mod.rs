@@ -46,7 +46,10 @@ pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, st
         events,
         clock: starter.clock.clone(),
     });
-    let synced = vec![informers.replica_sets.synced().boxed(), informers.pods.synced().boxed()];
+    let synced = vec![
+        informers.replica_sets.synced().boxed(),
+        informers.pods.synced().boxed(),
+    ];
     starter.run("replicaset", queue, synced, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }
@@ -60,7 +63,10 @@ fn enqueue_owners(pod: &Pod, sets: &runtime::Cache<ReplicaSet>, keys: &Queue<Key
         Some(_) => {}
         None => {
             for set in sets.list(&namespace) {
-                let selector = set.spec.as_ref().and_then(|s| meta::workload_selector(&s.selector));
+                let selector = set
+                    .spec
+                    .as_ref()
+                    .and_then(|s| meta::workload_selector(&s.selector));
                 if selector.is_some_and(|selector| meta::selects(&selector, &pod.metadata)) {
                     keys.add(Key::of(set.as_ref()));
                 }
@@ -71,7 +77,9 @@ fn enqueue_owners(pod: &Pod, sets: &runtime::Cache<ReplicaSet>, keys: &Queue<Key
 
 impl Controller {
     async fn reconcile(&self, key: &Key) -> runtime::Outcome {
-        let Some(set) = self.sets.get(key) else { return Ok(None) };
+        let Some(set) = self.sets.get(key) else {
+            return Ok(None);
+        };
         let observed = self.observe(set.clone());
         let changes = plan::plan(&observed);
         let failed = self.apply(&set, changes).await;
@@ -103,13 +111,16 @@ impl Controller {
             }
         }
         let results =
-            futures::future::join_all(rest.into_iter().map(|change| self.change(set, change))).await;
+            futures::future::join_all(rest.into_iter().map(|change| self.change(set, change)))
+                .await;
         results.into_iter().collect::<Result<Vec<()>, _>>()?;
         // One first, then twice as many each time: a template that is refused is refused once.
         let mut batch = 1;
         while !creations.is_empty() {
             let rest = creations.split_off(batch.min(creations.len()));
-            let made = creations.into_iter().map(|pod| self.change(set, Change::Create(pod)));
+            let made = creations
+                .into_iter()
+                .map(|pod| self.change(set, Change::Create(pod)));
             let results = futures::future::join_all(made).await;
             results.into_iter().collect::<Result<Vec<()>, _>>()?;
             creations = rest;
@@ -132,7 +143,10 @@ impl Controller {
                 let mut owners = pod.owner_references().to_vec();
                 owners.push(meta::controller_ref(set));
                 let patch = json!({"metadata": {"uid": pod.uid(), "ownerReferences": owners}});
-                self.pods.patch(&Key::of(pod.as_ref()), patch).await.map_err(other)?;
+                self.pods
+                    .patch(&Key::of(pod.as_ref()), patch)
+                    .await
+                    .map_err(other)?;
             }
             Change::Release(pod) => {
                 let mut owners = pod.owner_references().to_vec();
@@ -152,8 +166,15 @@ impl Controller {
                 Err(error) if error.is_namespace_terminating() => {}
                 Err(error) => {
                     let message = error.message();
-                    self.events.warning(set, "FailedCreate", format!("Error creating: {message}"));
-                    return Err((Failure { reason: "FailedCreate", message }, error));
+                    self.events
+                        .warning(set, "FailedCreate", format!("Error creating: {message}"));
+                    return Err((
+                        Failure {
+                            reason: "FailedCreate",
+                            message,
+                        },
+                        error,
+                    ));
                 }
             },
             Change::Delete(pod) => match self.pods.delete(&pod, DeleteParams::default()).await {
@@ -163,8 +184,15 @@ impl Controller {
                 }
                 Err(error) => {
                     let message = error.message();
-                    self.events.warning(set, "FailedDelete", format!("Error deleting: {message}"));
-                    return Err((Failure { reason: "FailedDelete", message }, error));
+                    self.events
+                        .warning(set, "FailedDelete", format!("Error deleting: {message}"));
+                    return Err((
+                        Failure {
+                            reason: "FailedDelete",
+                            message,
+                        },
+                        error,
+                    ));
                 }
             },
         }
@@ -173,5 +201,11 @@ impl Controller {
 }
 
 fn other(error: Error) -> (Failure, Error) {
-    (Failure { reason: "", message: String::new() }, error)
+    (
+        Failure {
+            reason: "",
+            message: String::new(),
+        },
+        error,
+    )
 }

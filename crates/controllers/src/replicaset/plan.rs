@@ -38,7 +38,11 @@ pub(super) struct Failure {
 fn claimed(observed: &Observed) -> Option<Claim<Pod>> {
     let spec = observed.set.spec.as_ref()?;
     let selector = meta::workload_selector(&spec.selector)?;
-    let active = observed.pods.iter().filter(|pod| meta::is_active(pod)).cloned();
+    let active = observed
+        .pods
+        .iter()
+        .filter(|pod| meta::is_active(pod))
+        .cloned();
     Some(meta::claim(&observed.set.metadata, &selector, active))
 }
 
@@ -59,7 +63,10 @@ pub(super) fn plan(observed: &Observed) -> Vec<Change> {
     if pods.len() < wanted {
         if let Some(template) = &spec.template {
             for _ in 0..(wanted - pods.len()).min(BURST) {
-                changes.push(Change::Create(Box::new(meta::pod_of_template(template, set.as_ref()))));
+                changes.push(Change::Create(Box::new(meta::pod_of_template(
+                    template,
+                    set.as_ref(),
+                ))));
             }
         }
     } else if pods.len() > wanted {
@@ -96,7 +103,10 @@ fn order_for_deletion(pods: &mut [Arc<Pod>], namespace: &[Arc<Pod>], set: &Repli
             .get("controller.kubernetes.io/pod-deletion-cost")
             .and_then(|cost| cost.parse().ok())
             .unwrap_or(0);
-        let crowded = meta::node_name(pod).and_then(|n| crowd.get(n)).copied().unwrap_or(0);
+        let crowded = meta::node_name(pod)
+            .and_then(|n| crowd.get(n))
+            .copied()
+            .unwrap_or(0);
         (
             placed,
             phase,
@@ -114,10 +124,15 @@ fn order_for_deletion(pods: &mut [Arc<Pod>], namespace: &[Arc<Pod>], set: &Repli
 /// Whether a Pod's ReplicaSet is named like a sibling's: `<deployment>-<hash>`.
 fn same_prefix(pod: &Pod, set: &ReplicaSet) -> bool {
     let name = set.name_any();
-    let Some((deployment, _)) = name.rsplit_once('-') else { return false };
+    let Some((deployment, _)) = name.rsplit_once('-') else {
+        return false;
+    };
     meta::controller_of(&pod.metadata).is_some_and(|owner| {
         owner.kind == "ReplicaSet"
-            && owner.name.rsplit_once('-').is_some_and(|(prefix, _)| prefix == deployment)
+            && owner
+                .name
+                .rsplit_once('-')
+                .is_some_and(|(prefix, _)| prefix == deployment)
     })
 }
 
@@ -132,7 +147,10 @@ pub(super) fn status(
     let (Some(claim), Some(spec)) = (claimed(observed), set.spec.as_ref()) else {
         return (old, None);
     };
-    let labels = spec.template.as_ref().and_then(|t| t.metadata.as_ref()?.labels.as_ref());
+    let labels = spec
+        .template
+        .as_ref()
+        .and_then(|t| t.metadata.as_ref()?.labels.as_ref());
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let (mut labelled, mut ready, mut available, mut again) = (0, 0, 0, None);
     for pod in &claim.owned {
@@ -168,7 +186,10 @@ fn conditions(
     now: Timestamp,
 ) -> Option<Vec<ReplicaSetCondition>> {
     let mut conditions = old.conditions.clone().unwrap_or_default();
-    let kept = conditions.iter().find(|c| c.type_ == "ReplicaFailure").cloned();
+    let kept = conditions
+        .iter()
+        .find(|c| c.type_ == "ReplicaFailure")
+        .cloned();
     conditions.retain(|c| c.type_ != "ReplicaFailure");
     if let Some(failure) = failure.filter(|failure| !failure.reason.is_empty()) {
         conditions.push(match kept {

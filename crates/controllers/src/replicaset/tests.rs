@@ -58,24 +58,36 @@ fn described(changes: &[Change]) -> Vec<String> {
 
 fn plan_for(replicas: i32, pods: Vec<Pod>) -> Vec<String> {
     let pods = pods.into_iter().map(Arc::new).collect();
-    described(&plan(&Observed { set: set(replicas), pods }))
+    described(&plan(&Observed {
+        set: set(replicas),
+        pods,
+    }))
 }
 
 #[test]
 fn missing_pods_are_created_with_owner_and_labels() {
-    let changes = plan(&Observed { set: set(2), pods: vec![] });
+    let changes = plan(&Observed {
+        set: set(2),
+        pods: vec![],
+    });
     assert_eq!(described(&changes), ["create web-1-", "create web-1-"]);
-    let Change::Create(pod) = &changes[0] else { panic!("a creation") };
+    let Change::Create(pod) = &changes[0] else {
+        panic!("a creation")
+    };
     let owner = &pod.owner_references()[0];
-    assert_eq!((owner.controller, owner.block_owner_deletion), (Some(true), Some(true)));
+    assert_eq!(
+        (owner.controller, owner.block_owner_deletion),
+        (Some(true), Some(true))
+    );
     assert_eq!(pod.labels()["app"], "web");
 }
 
 #[test]
 fn finished_and_deleted_pods_do_not_count() {
     let mut leaving = pod("b", "Running", Some("x"), true);
-    leaving.metadata.deletion_timestamp =
-        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+    leaving.metadata.deletion_timestamp = Some(
+        k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH),
+    );
     let pods = vec![pod("a", "Failed", Some("x"), false), leaving];
     assert_eq!(plan_for(1, pods), ["create web-1-"]);
 }
@@ -94,9 +106,17 @@ fn the_least_missed_pods_are_deleted_first() {
         pod("pending", "Pending", Some("x"), false),
         pod("unplaced", "Pending", None, false),
     ];
-    let order = ["delete unplaced", "delete pending", "delete unready", "delete cheap"];
+    let order = [
+        "delete unplaced",
+        "delete pending",
+        "delete unready",
+        "delete cheap",
+    ];
     for keep in 1..=5 {
-        assert_eq!(plan_for(keep, pods.clone()), order[..5 - usize::try_from(keep).unwrap()]);
+        assert_eq!(
+            plan_for(keep, pods.clone()),
+            order[..5 - usize::try_from(keep).unwrap()]
+        );
     }
 }
 
@@ -108,7 +128,10 @@ fn orphans_that_match_are_adopted_and_strangers_released() {
     stray.metadata.labels = None;
     let mut other = pod("other", "Running", Some("x"), true);
     other.metadata.owner_references.as_mut().unwrap()[0].uid = "else".to_owned();
-    assert_eq!(plan_for(1, vec![orphan, stray, other]), ["adopt orphan", "release stray"]);
+    assert_eq!(
+        plan_for(1, vec![orphan, stray, other]),
+        ["adopt orphan", "release stray"]
+    );
 }
 
 #[test]
@@ -119,11 +142,24 @@ fn the_status_counts_available_pods_and_says_when_the_next_one_is() {
         Arc::new(pod("a", "Running", Some("x"), true)),
         Arc::new(pod("b", "Running", Some("x"), false)),
     ];
-    let observed = Observed { set: Arc::new(with_min), pods };
+    let observed = Observed {
+        set: Arc::new(with_min),
+        pods,
+    };
     let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
     let (early, again) = status(&observed, None, now);
-    assert_eq!((early.replicas, early.ready_replicas, early.available_replicas), (2, Some(1), None));
+    assert_eq!(
+        (
+            early.replicas,
+            early.ready_replicas,
+            early.available_replicas
+        ),
+        (2, Some(1), None)
+    );
     assert_eq!(again.map(|d| d.as_secs()), Some(20));
     let (later, again) = status(&observed, None, "2026-01-01T00:00:30Z".parse().unwrap());
-    assert_eq!((later.available_replicas, later.observed_generation, again), (Some(1), Some(3), None));
+    assert_eq!(
+        (later.available_replicas, later.observed_generation, again),
+        (Some(1), Some(3), None)
+    );
 }

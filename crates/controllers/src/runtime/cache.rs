@@ -22,11 +22,17 @@ pub(crate) struct Key {
 
 impl Key {
     pub(crate) fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     pub(crate) fn of<K: Resource>(object: &K) -> Self {
-        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+        Self {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        }
     }
 }
 
@@ -78,7 +84,12 @@ struct State<K> {
 }
 
 fn version<K: Resource>(object: &K) -> u64 {
-    object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+    object
+        .meta()
+        .resource_version
+        .as_deref()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
 }
 
 impl<K: Resource> Cache<K> {
@@ -173,14 +184,23 @@ impl<K: Resource> Cache<K> {
     /// Takes the news that our own delete removed the object at once.
     pub(crate) fn forget(&self, key: &Key, uid: &str) {
         let mut state = self.write();
-        if state.objects.get(key).is_some_and(|o| o.meta().uid.as_deref() == Some(uid)) {
+        if state
+            .objects
+            .get(key)
+            .is_some_and(|o| o.meta().uid.as_deref() == Some(uid))
+        {
             state.gone.insert(uid.to_owned());
             self.remove(state, key, Some(uid));
         }
     }
 
     fn put(&self, mut state: std::sync::RwLockWriteGuard<'_, State<K>>, object: K) {
-        if object.meta().uid.as_ref().is_some_and(|uid| state.gone.contains(uid)) {
+        if object
+            .meta()
+            .uid
+            .as_ref()
+            .is_some_and(|uid| state.gone.contains(uid))
+        {
             return;
         }
         let key = Key::of(&object);
@@ -194,7 +214,10 @@ impl<K: Resource> Cache<K> {
         let new = Arc::new(object);
         state.objects.insert(key, new.clone());
         drop(state);
-        self.tell(Change { old: old.as_ref(), new: Some(&new) });
+        self.tell(Change {
+            old: old.as_ref(),
+            new: Some(&new),
+        });
     }
 
     fn remove(
@@ -203,13 +226,20 @@ impl<K: Resource> Cache<K> {
         key: &Key,
         uid: Option<&str>,
     ) {
-        if state.objects.get(key).is_some_and(|o| o.meta().uid.as_deref() != uid) {
+        if state
+            .objects
+            .get(key)
+            .is_some_and(|o| o.meta().uid.as_deref() != uid)
+        {
             return;
         }
         let old = state.objects.remove(key);
         drop(state);
         if old.is_some() {
-            self.tell(Change { old: old.as_ref(), new: None });
+            self.tell(Change {
+                old: old.as_ref(),
+                new: None,
+            });
         }
     }
 
@@ -239,15 +269,25 @@ impl<K: Resource> Cache<K> {
             state.objects = listed;
         }
         for (old, new) in &changes {
-            self.tell(Change { old: old.as_ref(), new: new.as_ref() });
+            self.tell(Change {
+                old: old.as_ref(),
+                new: new.as_ref(),
+            });
         }
         self.synced.send_replace(true);
     }
 
     fn tell(&self, change: Change<'_, K>) {
-        let handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let handlers = self
+            .handlers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for handler in handlers.iter() {
-            handler(Change { old: change.old, new: change.new });
+            handler(Change {
+                old: change.old,
+                new: change.new,
+            });
         }
     }
 
@@ -287,7 +327,10 @@ mod tests {
         cache.on_change(move |_| *counter.lock().unwrap() += 1);
         cache.observe(map("a", "1", 7));
         cache.apply(Event::Apply(map("a", "1", 7)));
-        assert_eq!((names(&cache), *told.lock().unwrap()), (vec!["a".to_owned()], 1));
+        assert_eq!(
+            (names(&cache), *told.lock().unwrap()),
+            (vec!["a".to_owned()], 1)
+        );
     }
 
     #[test]
@@ -321,7 +364,9 @@ mod tests {
         let seen = told.clone();
         cache.on_change(move |change| {
             let name = change.latest().unwrap().name_any();
-            seen.lock().unwrap().push((name, change.old.is_some(), change.new.is_some()));
+            seen.lock()
+                .unwrap()
+                .push((name, change.old.is_some(), change.new.is_some()));
         });
         cache.apply(Event::Init);
         for (name, version) in [("a", 3), ("b", 5), ("d", 6)] {
@@ -333,6 +378,13 @@ mod tests {
         told.sort();
         let entry = |name: &str, old, new| (name.to_owned(), old, new);
         // `a` is unchanged, so nobody hears of it.
-        assert_eq!(told, [entry("b", true, true), entry("c", true, false), entry("d", false, true)]);
+        assert_eq!(
+            told,
+            [
+                entry("b", true, true),
+                entry("c", true, false),
+                entry("d", false, true)
+            ]
+        );
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
@@ -70,7 +72,11 @@ impl Informers {
 
     /// Starts the watches; handlers must be registered before.
     pub(crate) fn start(&self, client: &Client, clock: &SharedClock, supervisor: &Supervisor) {
-        let watch = Watch { client, clock, supervisor };
+        let watch = Watch {
+            client,
+            clock,
+            supervisor,
+        };
         watch.all(&self.controller_revisions);
         watch.all(&self.daemon_sets);
         watch.all(&self.deployments);
@@ -100,21 +106,39 @@ struct Watch<'a> {
 impl Watch<'_> {
     fn all<K>(&self, cache: &Arc<Cache<K>>)
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
     {
         self.start(cache, watcher::Config::default());
     }
 
     fn some<K>(&self, cache: &Arc<Cache<K>>, fields: &str)
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
     {
         self.start(cache, watcher::Config::default().fields(fields));
     }
 
     fn start<K>(&self, cache: &Arc<Cache<K>>, config: watcher::Config)
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
     {
         let api = Api::<K>::all(self.client.clone());
         let fill = fill(cache.clone(), api, config, self.clock.clone());

@@ -3,7 +3,9 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
@@ -57,7 +59,10 @@ pub(crate) struct Handle<K> {
 
 impl<K: Object> Handle<K> {
     pub(crate) fn new(client: &Client, cache: &Arc<Cache<K>>) -> Self {
-        Self { client: client.clone(), cache: cache.clone() }
+        Self {
+            client: client.clone(),
+            cache: cache.clone(),
+        }
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<K>> {
@@ -75,7 +80,9 @@ impl<K: Object> Handle<K> {
     /// The object as the server has it now.
     pub(crate) async fn live(&self, key: &Key) -> Result<Option<K>, Error> {
         let api = K::api(self.client.clone(), &key.namespace);
-        api.get_opt(&key.name).await.map_err(|source| failed::<K>("get", key, source))
+        api.get_opt(&key.name)
+            .await
+            .map_err(|source| failed::<K>("get", key, source))
     }
 
     pub(crate) async fn create(&self, object: &K) -> Result<K, Error> {
@@ -135,7 +142,10 @@ impl<K: Object> Handle<K> {
         let uid = object.uid().unwrap_or_default();
         params
             .preconditions
-            .get_or_insert(Preconditions { resource_version: None, uid: None })
+            .get_or_insert(Preconditions {
+                resource_version: None,
+                uid: None,
+            })
             .uid
             .get_or_insert_with(|| uid.clone());
         let api = K::api(self.client.clone(), &key.namespace);

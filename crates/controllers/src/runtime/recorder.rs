@@ -66,11 +66,22 @@ impl Recorder {
         let mut about = about.object_ref(&());
         about.namespace = about.namespace.filter(|n| !n.is_empty());
         // The writer only goes away with the process.
-        drop(self.queue.send(News { about, kind, reason, message }));
+        drop(self.queue.send(News {
+            about,
+            kind,
+            reason,
+            message,
+        }));
     }
 }
 
-type Identity = (Option<String>, Option<String>, &'static str, &'static str, String);
+type Identity = (
+    Option<String>,
+    Option<String>,
+    &'static str,
+    &'static str,
+    String,
+);
 
 async fn write(
     client: Client,
@@ -80,7 +91,11 @@ async fn write(
 ) {
     let mut written: BTreeMap<Identity, (String, i32)> = BTreeMap::new();
     while let Some(item) = news.recv().await {
-        let namespace = item.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let namespace = item
+            .about
+            .namespace
+            .clone()
+            .unwrap_or_else(|| "default".to_owned());
         let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
         let identity = (
             item.about.uid.clone(),
@@ -93,7 +108,10 @@ async fn write(
         if let Some((name, count)) = written.get_mut(&identity) {
             *count += 1;
             let patch = json!({"count": *count, "lastTimestamp": now});
-            match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            match api
+                .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                .await
+            {
                 Ok(_) => continue,
                 // The event has expired or its namespace is gone: tell it anew.
                 Err(_) => drop(written.remove(&identity)),
@@ -109,7 +127,11 @@ async fn write(
             }
             Err(error) => {
                 // A namespace on its way out takes no events; nothing is lost.
-                tracing::debug!(component, "event not recorded: {}", stdx::error::chain(&error));
+                tracing::debug!(
+                    component,
+                    "event not recorded: {}",
+                    stdx::error::chain(&error)
+                );
             }
         }
     }
@@ -132,7 +154,10 @@ fn event(
         involved_object: item.about.clone(),
         reason: Some(item.reason.to_owned()),
         message: Some(item.message.clone()),
-        source: Some(EventSource { component: Some(component.to_owned()), host: None }),
+        source: Some(EventSource {
+            component: Some(component.to_owned()),
+            host: None,
+        }),
         reporting_component: Some(component.to_owned()),
         first_timestamp: Some(now.clone()),
         last_timestamp: Some(now),

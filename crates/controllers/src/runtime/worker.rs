@@ -143,7 +143,10 @@ mod tests {
         let (sender, mut calls) = mpsc::unbounded_channel();
         let results = Mutex::new(vec![Ok(None), Err(Error::NotYet("second".into()))]);
         let supervisor = Supervisor::new();
-        let starter = Starter { supervisor: supervisor.clone(), clock: clock.clone() };
+        let starter = Starter {
+            supervisor: supervisor.clone(),
+            clock: clock.clone(),
+        };
         starter.run("test", queue.clone(), vec![], move |key: &'static str| {
             let result = results.lock().unwrap().pop().expect("no third call");
             sender.send(key).unwrap();

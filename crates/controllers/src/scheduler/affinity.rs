@@ -20,8 +20,12 @@ pub(crate) fn node_selector_matches(selector: &NodeSelector, node: &Node) -> boo
         let by_field = term.match_fields.as_deref().unwrap_or_default();
         // An empty term selects nothing.
         !(labels.is_empty() && by_field.is_empty())
-            && labels.iter().all(|requirement| holds(requirement, node.labels()))
-            && by_field.iter().all(|requirement| holds(requirement, &fields))
+            && labels
+                .iter()
+                .all(|requirement| holds(requirement, node.labels()))
+            && by_field
+                .iter()
+                .all(|requirement| holds(requirement, &fields))
     })
 }
 
@@ -34,13 +38,11 @@ fn holds(requirement: &NodeSelectorRequirement, labels: &BTreeMap<String, String
         "NotIn" => has.is_none_or(|value| !values.contains(value)),
         "Exists" => has.is_some(),
         "DoesNotExist" => has.is_none(),
-        operator @ ("Gt" | "Lt") => {
-            match (has.and_then(number), values.first().and_then(number)) {
-                (Some(has), Some(bound)) if operator == "Gt" => has > bound,
-                (Some(has), Some(bound)) => has < bound,
-                _ => false,
-            }
-        }
+        operator @ ("Gt" | "Lt") => match (has.and_then(number), values.first().and_then(number)) {
+            (Some(has), Some(bound)) if operator == "Gt" => has > bound,
+            (Some(has), Some(bound)) => has < bound,
+            _ => false,
+        },
         _ => false,
     }
 }
@@ -48,11 +50,19 @@ fn holds(requirement: &NodeSelectorRequirement, labels: &BTreeMap<String, String
 /// `nodeSelector` and the required part of node affinity.
 pub(crate) fn required_affinity_matches(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.labels();
-    let selected =
-        spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
-    let required =
-        affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    let selected = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.get(key) == Some(value));
+    let affinity = spec
+        .affinity
+        .as_ref()
+        .and_then(|a| a.node_affinity.as_ref());
+    let required = affinity.and_then(|a| {
+        a.required_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
     selected && required.is_none_or(|required| node_selector_matches(required, node))
 }
 
@@ -99,7 +109,10 @@ pub(super) fn against_pods(
         domain.is_some() && at.labels().get(&term.topology_key) == domain
     };
     for term in &repelled {
-        if placed.iter().any(|(other, at)| shares(term, at) && selects(term, pod, other)) {
+        if placed
+            .iter()
+            .any(|(other, at)| shares(term, at) && selects(term, pod, other))
+        {
             return Some("node(s) didn't match pod anti-affinity rules");
         }
     }
@@ -107,7 +120,11 @@ pub(super) fn against_pods(
         let terms = affinity(other)
             .and_then(|a| a.pod_anti_affinity)
             .and_then(|a| a.required_during_scheduling_ignored_during_execution);
-        if terms.iter().flatten().any(|term| shares(term, at) && selects(term, other, pod)) {
+        if terms
+            .iter()
+            .flatten()
+            .any(|term| shares(term, at) && selects(term, other, pod))
+        {
             return Some("node(s) didn't satisfy existing pods anti-affinity rules");
         }
     }

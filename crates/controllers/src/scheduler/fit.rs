@@ -26,15 +26,16 @@ pub(crate) fn untolerated<'a>(
                     == taint.value.as_deref().unwrap_or("");
                 let exists = toleration.operator.as_deref() == Some("Exists");
                 (effect.is_empty() || effect == taint.effect)
-                    && ((key.is_empty() && exists)
-                        || (key == taint.key && (exists || same_value)))
+                    && ((key.is_empty() && exists) || (key == taint.key && (exists || same_value)))
             })
     })
 }
 
 /// The host ports a Pod takes: address, protocol, number.
 fn host_ports(pod: &Pod) -> BTreeSet<(String, String, i32)> {
-    let Some(spec) = &pod.spec else { return BTreeSet::new() };
+    let Some(spec) = &pod.spec else {
+        return BTreeSet::new();
+    };
     let restartable = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
     spec.containers
         .iter()
@@ -55,13 +56,18 @@ fn host_ports(pod: &Pod) -> BTreeSet<(String, String, i32)> {
 pub(super) fn ports_are_free(pod: &Pod, on_node: &[Arc<Pod>]) -> bool {
     let wanted = host_ports(pod);
     wanted.is_empty()
-        || !on_node.iter().flat_map(|other| host_ports(other)).any(|(ip, protocol, number)| {
-            wanted.iter().any(|(wanted_ip, wanted_protocol, wanted_number)| {
-                *wanted_number == number
-                    && *wanted_protocol == protocol
-                    && (ip == *wanted_ip || ip == "0.0.0.0" || wanted_ip == "0.0.0.0")
+        || !on_node
+            .iter()
+            .flat_map(|other| host_ports(other))
+            .any(|(ip, protocol, number)| {
+                wanted
+                    .iter()
+                    .any(|(wanted_ip, wanted_protocol, wanted_number)| {
+                        *wanted_number == number
+                            && *wanted_protocol == protocol
+                            && (ip == *wanted_ip || ip == "0.0.0.0" || wanted_ip == "0.0.0.0")
+                    })
             })
-        })
 }
 
 fn requests(resources: Option<&ResourceRequirements>) -> Amounts {
@@ -89,7 +95,9 @@ fn raise(to: &mut Amounts, amounts: &Amounts) {
 /// What a Pod needs at most at any moment: its containers together, or an init container with the
 /// sidecars that were started before it.
 pub(super) fn pod_requests(pod: &Pod) -> Amounts {
-    let Some(spec) = &pod.spec else { return Amounts::new() };
+    let Some(spec) = &pod.spec else {
+        return Amounts::new();
+    };
     let mut together = Amounts::new();
     for container in &spec.containers {
         add(&mut together, &requests(container.resources.as_ref()));
@@ -135,10 +143,17 @@ pub(super) fn used(on_node: &[Arc<Pod>]) -> Amounts {
 }
 
 /// What there is too little of.
-pub(super) fn shortages(pod: &Pod, node: &Node, on_node: &[Arc<Pod>], used: &Amounts) -> Vec<String> {
+pub(super) fn shortages(
+    pod: &Pod,
+    node: &Node,
+    on_node: &[Arc<Pod>],
+    used: &Amounts,
+) -> Vec<String> {
     let allocatable = allocatable(node);
     let mut short = Vec::new();
-    let places = allocatable.get("pods").map_or(i128::MAX, |milli| milli / 1000);
+    let places = allocatable
+        .get("pods")
+        .map_or(i128::MAX, |milli| milli / 1000);
     if on_node.len() as i128 + 1 > places {
         short.push("Too many pods".to_owned());
     }

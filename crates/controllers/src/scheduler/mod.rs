@@ -61,11 +61,17 @@ pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, st
         }
     });
     let (keys, pods) = (queue.clone(), informers.pods.clone());
-    informers.nodes.on_change(move |_| enqueue_waiting(&pods, &keys));
+    informers
+        .nodes
+        .on_change(move |_| enqueue_waiting(&pods, &keys));
     let (keys, pods) = (queue.clone(), informers.pods.clone());
-    informers.persistent_volume_claims.on_change(move |_| enqueue_waiting(&pods, &keys));
+    informers
+        .persistent_volume_claims
+        .on_change(move |_| enqueue_waiting(&pods, &keys));
     let (keys, pods) = (queue.clone(), informers.pods.clone());
-    informers.persistent_volumes.on_change(move |_| enqueue_waiting(&pods, &keys));
+    informers
+        .persistent_volumes
+        .on_change(move |_| enqueue_waiting(&pods, &keys));
     let scheduler = Arc::new(Scheduler {
         client: client.clone(),
         pods: Handle::new(client, &informers.pods),
@@ -100,14 +106,19 @@ fn enqueue_waiting(pods: &Cache<Pod>, keys: &Queue<Key>) {
 fn waits(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     meta::node_name(pod).is_none()
-        && spec.scheduler_name.as_deref().is_none_or(|name| name == NAME)
+        && spec
+            .scheduler_name
+            .as_deref()
+            .is_none_or(|name| name == NAME)
         && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
         && meta::is_active(pod)
 }
 
 impl Scheduler {
     async fn reconcile(&self, key: &Key) -> runtime::Outcome {
-        let Some(pod) = self.pods.get(key).filter(|pod| waits(pod)) else { return Ok(None) };
+        let Some(pod) = self.pods.get(key).filter(|pod| waits(pod)) else {
+            return Ok(None);
+        };
         match self.decide(&pod) {
             None | Some(Decision::Wait) => {}
             Some(Decision::SelectNode { claims, node }) => {
@@ -200,13 +211,20 @@ impl Scheduler {
                     source: Box::new(source),
                 };
                 // Deleted or placed meanwhile: the watch tells.
-                if error.is_not_found() { Ok(()) } else { Err(error) }
+                if error.is_not_found() {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
             }
         }
     }
 
     async fn report(&self, key: &Key, pod: &Arc<Pod>, message: &str) -> Result<(), Error> {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let conditions = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref());
         let known = conditions.into_iter().flatten().any(|condition| {
             condition.type_ == "PodScheduled"
                 && condition.status == "False"
@@ -215,7 +233,8 @@ impl Scheduler {
         if known {
             return Ok(());
         }
-        self.events.warning(pod.as_ref(), "FailedScheduling", message);
+        self.events
+            .warning(pod.as_ref(), "FailedScheduling", message);
         let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{
             "type": "PodScheduled",
             "status": "False",

@@ -25,7 +25,10 @@ pub(super) struct Observed {
 pub(super) enum Decision {
     Bind(String),
     /// The claims wait for their first consumer: they are told its node first.
-    SelectNode { claims: Vec<Arc<PersistentVolumeClaim>>, node: String },
+    SelectNode {
+        claims: Vec<Arc<PersistentVolumeClaim>>,
+        node: String,
+    },
     Unschedulable(String),
     /// Something that will be told is under way.
     Wait,
@@ -75,10 +78,15 @@ pub(super) fn plan(observed: &Observed) -> Decision {
     }
     match best {
         Some((_, node)) if claims.delayed.is_empty() => Decision::Bind(node),
-        Some((_, node)) => Decision::SelectNode { claims: claims.delayed, node },
+        Some((_, node)) => Decision::SelectNode {
+            claims: claims.delayed,
+            node,
+        },
         None => {
-            let mut counted: Vec<String> =
-                reasons.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+            let mut counted: Vec<String> = reasons
+                .into_iter()
+                .map(|(reason, count)| format!("{count} {reason}"))
+                .collect();
             counted.sort();
             Decision::Unschedulable(format!(
                 "0/{} nodes are available: {}.",
@@ -92,28 +100,48 @@ pub(super) fn plan(observed: &Observed) -> Decision {
 fn claims(observed: &Observed) -> Result<Claims, String> {
     let mut claims = Claims::default();
     for name in volume::claims_of(&observed.pod) {
-        let Some(claim) = observed.claims.iter().find(|claim| claim.name_any() == name) else {
+        let Some(claim) = observed
+            .claims
+            .iter()
+            .find(|claim| claim.name_any() == name)
+        else {
             return Err(format!("persistentvolumeclaim {name:?} not found"));
         };
         if claim.metadata.deletion_timestamp.is_some() {
             return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
         }
-        if claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Lost") {
-            let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+        if claim
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+            == Some("Lost")
+        {
+            let volume = claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.volume_name.as_deref());
             return Err(format!(
                 "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {:?}",
                 volume.unwrap_or_default()
             ));
         }
         if volume::is_bound(claim) {
-            let bound = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
-            let volume = observed.volumes.iter().find(|v| v.metadata.name.as_deref() == bound);
+            let bound = claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.volume_name.as_deref());
+            let volume = observed
+                .volumes
+                .iter()
+                .find(|v| v.metadata.name.as_deref() == bound);
             claims.volumes.extend(volume.cloned());
             continue;
         }
         let class_name = volume::class_of_claim(claim);
-        let class =
-            observed.classes.iter().find(|class| class.metadata.name.as_deref() == class_name);
+        let class = observed
+            .classes
+            .iter()
+            .find(|class| class.metadata.name.as_deref() == class_name);
         let waits = class.and_then(|class| class.volume_binding_mode.as_deref())
             == Some("WaitForFirstConsumer");
         if !waits {
@@ -133,7 +161,9 @@ fn examine(observed: &Observed, node: &Node, claims: &Claims) -> Result<i128, Ve
     let pod = observed.pod.as_ref();
     let name = node.name_any();
     let one = |text: &str| Err(vec![text.to_owned()]);
-    let Some(spec) = &pod.spec else { return one("pod has no spec") };
+    let Some(spec) = &pod.spec else {
+        return one("pod has no spec");
+    };
     // Cordoned nodes carry a taint as well, and tolerating that one means tolerating both.
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     let tolerates_cordon = spec.tolerations.iter().flatten().any(|toleration| {
@@ -146,7 +176,10 @@ fn examine(observed: &Observed, node: &Node, claims: &Claims) -> Result<i128, Ve
     }
     if let Some(taint) = fit::untolerated(spec, node, &["NoSchedule", "NoExecute"]) {
         let value = taint.value.as_deref().unwrap_or("");
-        return Err(vec![format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)]);
+        return Err(vec![format!(
+            "node(s) had untolerated taint {{{}: {value}}}",
+            taint.key
+        )]);
     }
     if !affinity::required_affinity_matches(spec, node) {
         return one("node(s) didn't match Pod's node affinity/selector");
@@ -160,12 +193,14 @@ fn examine(observed: &Observed, node: &Node, claims: &Claims) -> Result<i128, Ve
     if !short.is_empty() {
         return Err(short);
     }
-    if !claims.volumes.iter().all(|volume| volume::volume_fits_node(volume, node)) {
+    if !claims
+        .volumes
+        .iter()
+        .all(|volume| volume::volume_fits_node(volume, node))
+    {
         return one("node(s) had volume node affinity conflict");
     }
-    if let Some(objection) =
-        affinity::against_pods(pod, node, &observed.pods, &observed.nodes)
-    {
+    if let Some(objection) = affinity::against_pods(pod, node, &observed.pods, &observed.nodes) {
         return one(objection);
     }
     Ok(fit::fullness(pod, node, &used))

@@ -20,7 +20,9 @@ fn node(name: &str, spec: Value) -> Arc<Node> {
 
 fn pod(name: &str, spec: Value) -> Arc<Pod> {
     let mut all = json!({"containers": [{"name": "c"}]});
-    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    all.as_object_mut()
+        .unwrap()
+        .extend(spec.as_object().unwrap().clone());
     Arc::new(
         serde_json::from_value(json!({
             "metadata": {"name": name, "namespace": "n", "uid": name, "labels": {"app": "a"}},
@@ -54,7 +56,10 @@ fn refusal(observed: &Observed) -> String {
 
 #[test]
 fn a_pod_that_fits_is_bound() {
-    assert_eq!(plan(&observed(pod("p", cpu("2")))), Decision::Bind("one".to_owned()));
+    assert_eq!(
+        plan(&observed(pod("p", cpu("2")))),
+        Decision::Bind("one".to_owned())
+    );
 }
 
 #[test]
@@ -63,7 +68,10 @@ fn what_runs_there_counts_and_what_has_finished_does_not() {
     placed.spec.as_mut().unwrap().node_name = Some("one".to_owned());
     let mut observed = observed(pod("p", cpu("600m")));
     observed.pods = vec![Arc::new(placed.clone())];
-    assert_eq!(refusal(&observed), "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(
+        refusal(&observed),
+        "0/1 nodes are available: 1 Insufficient cpu."
+    );
     placed.status = serde_json::from_value(json!({"phase": "Succeeded"})).unwrap();
     observed.pods = vec![Arc::new(placed)];
     assert_eq!(plan(&observed), Decision::Bind("one".to_owned()));
@@ -72,9 +80,14 @@ fn what_runs_there_counts_and_what_has_finished_does_not() {
 #[test]
 fn every_reason_is_counted_over_the_nodes() {
     let mut observed = observed(pod("p", cpu("3")));
-    observed.nodes.push(node("two", json!({"unschedulable": true})));
-    observed.nodes.push(node("three", json!({"taints": [
-        {"key": "gpu", "value": "yes", "effect": "NoSchedule"}]})));
+    observed
+        .nodes
+        .push(node("two", json!({"unschedulable": true})));
+    observed.nodes.push(node(
+        "three",
+        json!({"taints": [
+        {"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}),
+    ));
     assert_eq!(
         refusal(&observed),
         "0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {gpu: yes}, \
@@ -88,8 +101,10 @@ fn every_reason_is_counted_over_the_nodes() {
 fn a_toleration_opens_a_tainted_node() {
     let tolerations = json!({"tolerations": [{"key": "gpu", "operator": "Exists"}]});
     let mut observed = observed(pod("p", tolerations));
-    observed.nodes =
-        vec![node("g", json!({"taints": [{"key": "gpu", "effect": "NoExecute"}]}))];
+    observed.nodes = vec![node(
+        "g",
+        json!({"taints": [{"key": "gpu", "effect": "NoExecute"}]}),
+    )];
     assert_eq!(plan(&observed), Decision::Bind("g".to_owned()));
 }
 
@@ -177,8 +192,18 @@ fn claims_are_waited_for() {
     )];
     observed.claims = set(claim("c", "late", json!({})));
     let claims = observed.claims.clone();
-    assert_eq!(plan(&observed), Decision::SelectNode { claims, node: "one".to_owned() });
-    observed.claims = set(claim("c", "late", json!({crate::volume::SELECTED_NODE: "one"})));
+    assert_eq!(
+        plan(&observed),
+        Decision::SelectNode {
+            claims,
+            node: "one".to_owned()
+        }
+    );
+    observed.claims = set(claim(
+        "c",
+        "late",
+        json!({crate::volume::SELECTED_NODE: "one"}),
+    ));
     assert_eq!(plan(&observed), Decision::Wait);
     let mut bound = claim("c", "late", json!({crate::volume::BIND_COMPLETED: "yes"}));
     bound["spec"]["volumeName"] = json!("pv");

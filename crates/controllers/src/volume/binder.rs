@@ -43,18 +43,27 @@ pub(crate) fn start(
     informers.persistent_volume_claims.on_change(move |change| {
         for claim in change.sides() {
             keys.add(Work::Claim(Key::of(claim.as_ref())));
-            if let Some(volume) = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_ref()) {
+            if let Some(volume) = claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.volume_name.as_ref())
+            {
                 keys.add(Work::Volume(Key::new("", volume)));
             }
         }
     });
     let (keys, claims) = (queue.clone(), informers.persistent_volume_claims.clone());
     informers.persistent_volumes.on_change(move |change| {
-        let Some(volume) = change.latest() else { return };
+        let Some(volume) = change.latest() else {
+            return;
+        };
         keys.add(Work::Volume(Key::of(volume.as_ref())));
         // A volume that comes, changes or goes may be what a claim waits for or has lost.
         for claim in claims.all() {
-            let names = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+            let names = claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.volume_name.as_deref());
             if !matching::is_bound(&claim) || names == volume.metadata.name.as_deref() {
                 keys.add(Work::Claim(Key::of(claim.as_ref())));
             }
@@ -102,11 +111,16 @@ impl Binder {
         };
         match work {
             Work::Claim(key) => {
-                let Some(claim) = self.claims.get(&key) else { return Ok(None) };
-                self.apply_to_claim(&claim, plan::claim(&claim, &observed)).await?;
+                let Some(claim) = self.claims.get(&key) else {
+                    return Ok(None);
+                };
+                self.apply_to_claim(&claim, plan::claim(&claim, &observed))
+                    .await?;
             }
             Work::Volume(key) => {
-                let Some(volume) = self.volumes.get(&key) else { return Ok(None) };
+                let Some(volume) = self.volumes.get(&key) else {
+                    return Ok(None);
+                };
                 let claim = self.claim_of(&volume).await?;
                 let changes = plan::volume(&volume, claim.as_deref(), &observed);
                 self.apply_to_volume(&volume, changes).await?;
@@ -121,14 +135,22 @@ impl Binder {
         &self,
         volume: &PersistentVolume,
     ) -> Result<Option<Arc<PersistentVolumeClaim>>, Error> {
-        let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-        let Some(reference) = reference else { return Ok(None) };
+        let reference = volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.claim_ref.as_ref());
+        let Some(reference) = reference else {
+            return Ok(None);
+        };
         let key = Key::new(
             reference.namespace.clone().unwrap_or_default(),
             reference.name.clone().unwrap_or_default(),
         );
         let cached = self.claims.get(&key);
-        if cached.as_ref().is_some_and(|claim| claim.metadata.uid == reference.uid) {
+        if cached
+            .as_ref()
+            .is_some_and(|claim| claim.metadata.uid == reference.uid)
+        {
             return Ok(cached);
         }
         if reference.uid.as_deref().is_none_or(str::is_empty) {
@@ -153,7 +175,11 @@ impl Binder {
                 }
                 Change::ClaimStatus(mut updated) => {
                     updated.metadata.resource_version = version;
-                    version = self.claims.replace_status(&updated).await?.resource_version();
+                    version = self
+                        .claims
+                        .replace_status(&updated)
+                        .await?
+                        .resource_version();
                 }
                 Change::Provision(class) => self.provision(claim, &class).await?,
                 Change::Normal { reason, message } => {
@@ -223,7 +249,9 @@ impl Binder {
         claim: &PersistentVolumeClaim,
         class: &StorageClass,
     ) -> Result<(), Error> {
-        let Some(provisioner) = &self.provisioner else { return Ok(()) };
+        let Some(provisioner) = &self.provisioner else {
+            return Ok(());
+        };
         match provisioner.make(claim, class).await {
             Ok(name) => {
                 let message = format!("Successfully provisioned volume {name}");
@@ -245,10 +273,13 @@ impl Binder {
     }
 
     async fn delete(&self, volume: &PersistentVolume) -> Result<(), Error> {
-        let Some(provisioner) = &self.provisioner else { return Ok(()) };
+        let Some(provisioner) = &self.provisioner else {
+            return Ok(());
+        };
         let result = provisioner.remove(volume).await;
         if let Err(error) = &result {
-            self.events.warning(volume, "VolumeFailedDelete", stdx::error::chain(error));
+            self.events
+                .warning(volume, "VolumeFailedDelete", stdx::error::chain(error));
         }
         result
     }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    Node, ObjectReference, PersistentVolume, PersistentVolumeClaim,
-};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt as _;
 use kube::core::Selector;
@@ -16,23 +14,48 @@ const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// The class a claim names; `None` when it leaves the choice to the default class.
 pub(crate) fn class_of_claim(claim: &PersistentVolumeClaim) -> Option<&str> {
-    claim.annotations().get(CLASS_ANNOTATION).map(String::as_str).or_else(|| {
-        claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref())
-    })
+    claim
+        .annotations()
+        .get(CLASS_ANNOTATION)
+        .map(String::as_str)
+        .or_else(|| {
+            claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.storage_class_name.as_deref())
+        })
 }
 
 pub(super) fn class_of_volume(volume: &PersistentVolume) -> &str {
-    volume.annotations().get(CLASS_ANNOTATION).map(String::as_str).unwrap_or_else(|| {
-        volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or("")
-    })
+    volume
+        .annotations()
+        .get(CLASS_ANNOTATION)
+        .map(String::as_str)
+        .unwrap_or_else(|| {
+            volume
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.storage_class_name.as_deref())
+                .unwrap_or("")
+        })
 }
 
 /// The newest class marked as default.
 pub(super) fn default_class(classes: &[Arc<StorageClass>]) -> Option<&StorageClass> {
     classes
         .iter()
-        .filter(|class| class.annotations().get(IS_DEFAULT_CLASS).is_some_and(|v| v == "true"))
-        .max_by_key(|class| (class.creation_timestamp(), std::cmp::Reverse(class.name_any())))
+        .filter(|class| {
+            class
+                .annotations()
+                .get(IS_DEFAULT_CLASS)
+                .is_some_and(|v| v == "true")
+        })
+        .max_by_key(|class| {
+            (
+                class.creation_timestamp(),
+                std::cmp::Reverse(class.name_any()),
+            )
+        })
         .map(Arc::as_ref)
 }
 
@@ -45,12 +68,19 @@ pub(crate) fn delays_binding(claim: &PersistentVolumeClaim, class: Option<&Stora
 /// Whether the claim is bound, both sides written.
 pub(crate) fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     claim.annotations().contains_key(BIND_COMPLETED)
-        && claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).is_some_and(|n| !n.is_empty())
+        && claim
+            .spec
+            .as_ref()
+            .and_then(|s| s.volume_name.as_deref())
+            .is_some_and(|n| !n.is_empty())
 }
 
 /// Whether a volume may be used on the node at all.
 pub(crate) fn volume_fits_node(volume: &PersistentVolume, node: &Node) -> bool {
-    let affinity = volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+    let affinity = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_affinity.as_ref());
     let required = affinity.and_then(|affinity| affinity.required.as_ref());
     required.is_none_or(|required| scheduler::node_selector_matches(required, node))
 }
@@ -75,7 +105,10 @@ fn requested(claim: &PersistentVolumeClaim) -> i128 {
 
 fn capacity(volume: &PersistentVolume) -> i128 {
     let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref());
-    capacity.and_then(|c| c.get("storage")).and_then(quantity::milli).unwrap_or(0)
+    capacity
+        .and_then(|c| c.get("storage"))
+        .and_then(quantity::milli)
+        .unwrap_or(0)
 }
 
 /// Why a volume that a claim asks for by name cannot serve it; `None` when it can.
@@ -83,7 +116,9 @@ pub(super) fn objection(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
 ) -> Option<&'static str> {
-    let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else { return Some("no spec") };
+    let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else {
+        return Some("no spec");
+    };
     if mode(has.volume_mode.as_ref()) != mode(wants.volume_mode.as_ref()) {
         Some("incompatible volumeMode")
     } else if capacity(volume) < requested(claim) {
@@ -98,10 +133,18 @@ pub(super) fn objection(
 }
 
 fn offers_modes(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
-    let offered = volume.spec.as_ref().and_then(|spec| spec.access_modes.as_ref());
-    let wanted = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_ref());
+    let offered = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.access_modes.as_ref());
+    let wanted = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.access_modes.as_ref());
     wanted.is_none_or(|wanted| {
-        wanted.iter().all(|mode| offered.is_some_and(|offered| offered.contains(mode)))
+        wanted
+            .iter()
+            .all(|mode| offered.is_some_and(|offered| offered.contains(mode)))
     })
 }
 
@@ -122,24 +165,43 @@ pub(super) fn best<'a>(
         volume.metadata.deletion_timestamp.is_none() && objection(volume, claim).is_none()
     };
     let reserved = volumes.iter().filter(fits).find(|volume| {
-        volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()).is_some_and(|reference| {
-            refers_to(reference, claim)
-        })
+        volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.claim_ref.as_ref())
+            .is_some_and(|reference| refers_to(reference, claim))
     });
     reserved.or_else(|| {
         volumes
             .iter()
             .filter(fits)
             .filter(|volume| {
-                let free = volume.spec.as_ref().is_some_and(|spec| spec.claim_ref.is_none());
-                let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+                let free = volume
+                    .spec
+                    .as_ref()
+                    .is_some_and(|spec| spec.claim_ref.is_none());
+                let phase = volume
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.phase.as_deref());
                 free && !matches!(phase, Some("Failed" | "Released"))
             })
-            .filter(|volume| selector.as_ref().is_none_or(|s| meta::selects(s, &volume.metadata)))
+            .filter(|volume| {
+                selector
+                    .as_ref()
+                    .is_none_or(|s| meta::selects(s, &volume.metadata))
+            })
             .filter(|volume| node.is_none_or(|node| volume_fits_node(volume, node)))
             .min_by_key(|volume| {
-                let modes = volume.spec.as_ref().and_then(|spec| spec.access_modes.as_ref());
-                (modes.map_or(0, Vec::len), capacity(volume), volume.name_any())
+                let modes = volume
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.access_modes.as_ref());
+                (
+                    modes.map_or(0, Vec::len),
+                    capacity(volume),
+                    volume.name_any(),
+                )
             })
     })
 }

@@ -38,14 +38,24 @@ pub(super) enum Change {
     Provision(Arc<StorageClass>),
     /// Removes the volume's folder, then the volume.
     DeleteVolume,
-    Normal { reason: &'static str, message: String },
-    Warning { reason: &'static str, message: String },
+    Normal {
+        reason: &'static str,
+        message: String,
+    },
+    Warning {
+        reason: &'static str,
+        message: String,
+    },
     /// The other side has something to do.
     LookAtClaim(ObjectReference),
 }
 
 fn volume_name(claim: &PersistentVolumeClaim) -> &str {
-    claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()).unwrap_or("")
+    claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.as_deref())
+        .unwrap_or("")
 }
 
 fn claim_ref(volume: &PersistentVolume) -> Option<&ObjectReference> {
@@ -53,16 +63,24 @@ fn claim_ref(volume: &PersistentVolume) -> Option<&ObjectReference> {
 }
 
 fn phase_of(claim: &PersistentVolumeClaim) -> &str {
-    claim.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("")
+    claim
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("")
 }
 
 /// The next step of a claim.
 pub(super) fn claim(claim: &Arc<PersistentVolumeClaim>, observed: &Observed) -> Vec<Change> {
-    if claim.metadata.deletion_timestamp.is_some() && !claim.annotations().contains_key(BIND_COMPLETED)
+    if claim.metadata.deletion_timestamp.is_some()
+        && !claim.annotations().contains_key(BIND_COMPLETED)
     {
         return Vec::new();
     }
-    let named = observed.volumes.iter().find(|v| v.name_any() == volume_name(claim));
+    let named = observed
+        .volumes
+        .iter()
+        .find(|v| v.name_any() == volume_name(claim));
     if claim.annotations().contains_key(BIND_COMPLETED) {
         return bound_claim(claim, named);
     }
@@ -70,7 +88,9 @@ pub(super) fn claim(claim: &Arc<PersistentVolumeClaim>, observed: &Observed) -> 
         return free_claim(claim, observed);
     }
     // A user asks for one volume by name.
-    let Some(volume) = named else { return pending(claim) };
+    let Some(volume) = named else {
+        return pending(claim);
+    };
     match claim_ref(volume) {
         None => match matching::objection(volume, claim) {
             None => bind(volume, claim),
@@ -79,7 +99,13 @@ pub(super) fn claim(claim: &Arc<PersistentVolumeClaim>, observed: &Observed) -> 
                     "Cannot bind to requested volume {:?}: {problem}",
                     volume.name_any()
                 );
-                with_event(pending(claim), Change::Warning { reason: "VolumeMismatch", message })
+                with_event(
+                    pending(claim),
+                    Change::Warning {
+                        reason: "VolumeMismatch",
+                        message,
+                    },
+                )
             }
         },
         Some(reference) if refers_to(reference, claim) => bind(volume, claim),
@@ -90,7 +116,13 @@ pub(super) fn claim(claim: &Arc<PersistentVolumeClaim>, observed: &Observed) -> 
                 reference.namespace.as_deref().unwrap_or_default(),
                 reference.name.as_deref().unwrap_or_default(),
             );
-            with_event(pending(claim), Change::Warning { reason: "FailedBinding", message })
+            with_event(
+                pending(claim),
+                Change::Warning {
+                    reason: "FailedBinding",
+                    message,
+                },
+            )
         }
     }
 }
@@ -113,7 +145,10 @@ fn free_claim(claim: &Arc<PersistentVolumeClaim>, observed: &Observed) -> Vec<Ch
             None => no_volume(claim, ""),
         };
     };
-    let class = observed.classes.iter().find(|class| class.name_any() == class_name);
+    let class = observed
+        .classes
+        .iter()
+        .find(|class| class.name_any() == class_name);
     let node = claim
         .annotations()
         .get(SELECTED_NODE)
@@ -129,7 +164,10 @@ fn free_claim(claim: &Arc<PersistentVolumeClaim>, observed: &Observed) -> Vec<Ch
         let message = "waiting for first consumer to be created before binding".to_owned();
         return with_event(
             pending(claim),
-            Change::Normal { reason: "WaitForFirstConsumer", message },
+            Change::Normal {
+                reason: "WaitForFirstConsumer",
+                message,
+            },
         );
     }
     if class_name.is_empty() {
@@ -139,7 +177,10 @@ fn free_claim(claim: &Arc<PersistentVolumeClaim>, observed: &Observed) -> Vec<Ch
         let message = format!("storageclass.storage.k8s.io {class_name:?} not found");
         return with_event(
             pending(claim),
-            Change::Warning { reason: "ProvisioningFailed", message },
+            Change::Warning {
+                reason: "ProvisioningFailed",
+                message,
+            },
         );
     };
     provision(claim, class, observed)
@@ -148,7 +189,13 @@ fn free_claim(claim: &Arc<PersistentVolumeClaim>, observed: &Observed) -> Vec<Ch
 fn no_volume(claim: &Arc<PersistentVolumeClaim>, _class: &str) -> Vec<Change> {
     let message =
         "no persistent volumes available for this claim and no storage class is set".to_owned();
-    with_event(pending(claim), Change::Normal { reason: "FailedBinding", message })
+    with_event(
+        pending(claim),
+        Change::Normal {
+            reason: "FailedBinding",
+            message,
+        },
+    )
 }
 
 fn provision(
@@ -165,13 +212,18 @@ fn provision(
         );
         return with_event(
             pending(claim),
-            Change::Warning { reason: "ProvisioningFailed", message },
+            Change::Warning {
+                reason: "ProvisioningFailed",
+                message,
+            },
         );
     }
     if claim.annotations().get(STORAGE_PROVISIONER) != Some(provisioner) {
         let mut updated = claim.as_ref().clone();
         for annotation in [STORAGE_PROVISIONER, BETA_STORAGE_PROVISIONER] {
-            updated.annotations_mut().insert(annotation.to_owned(), provisioner.clone());
+            updated
+                .annotations_mut()
+                .insert(annotation.to_owned(), provisioner.clone());
         }
         return vec![Change::Claim(Box::new(updated))];
     }
@@ -183,7 +235,13 @@ fn provision(
          manually by the system administrator. If volume creation is delayed, please verify that \
          the provisioner is running and correctly registered."
     );
-    with_event(pending(claim), Change::Normal { reason: "ExternalProvisioning", message })
+    with_event(
+        pending(claim),
+        Change::Normal {
+            reason: "ExternalProvisioning",
+            message,
+        },
+    )
 }
 
 fn pending(claim: &Arc<PersistentVolumeClaim>) -> Vec<Change> {
@@ -206,7 +264,10 @@ fn bound_claim(
     let lost = |reason, message: &str| {
         let mut changes = set_phase(claim, "Lost");
         if !changes.is_empty() {
-            changes.push(Change::Warning { reason, message: message.to_owned() });
+            changes.push(Change::Warning {
+                reason,
+                message: message.to_owned(),
+            });
         }
         changes
     };
@@ -243,11 +304,18 @@ fn bind(volume: &Arc<PersistentVolume>, claim: &Arc<PersistentVolumeClaim>) -> V
             ..ObjectReference::default()
         });
         if !reserved {
-            bound.annotations_mut().insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
+            bound
+                .annotations_mut()
+                .insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
         }
         changes.push(Change::Volume(Box::new(bound.clone())));
     }
-    if volume.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound") {
+    if volume
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        != Some("Bound")
+    {
         bound.status.get_or_insert_default().phase = Some("Bound".to_owned());
         changes.push(Change::VolumeStatus(Box::new(bound)));
     }
@@ -255,10 +323,14 @@ fn bind(volume: &Arc<PersistentVolume>, claim: &Arc<PersistentVolumeClaim>) -> V
     let mut holder = claim.as_ref().clone();
     if volume_name(claim).is_empty() {
         holder.spec.get_or_insert_default().volume_name = volume.metadata.name.clone();
-        holder.annotations_mut().insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
+        holder
+            .annotations_mut()
+            .insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
     }
     if !holder.annotations().contains_key(BIND_COMPLETED) {
-        holder.annotations_mut().insert(BIND_COMPLETED.to_owned(), "yes".to_owned());
+        holder
+            .annotations_mut()
+            .insert(BIND_COMPLETED.to_owned(), "yes".to_owned());
     }
     if holder != **claim {
         changes.push(Change::Claim(Box::new(holder.clone())));
@@ -329,7 +401,10 @@ fn policy(volume: &PersistentVolume) -> &str {
 }
 
 fn released(volume: &Arc<PersistentVolume>, observed: &Observed) -> Vec<Change> {
-    let current = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    let current = volume
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     let mut changes = if current == Some("Failed") {
         Vec::new()
     } else {

@@ -43,8 +43,10 @@ fn start_claims(client: &Client, informers: &Informers, starter: &Starter) {
     });
     let claims = Handle::new(client, &informers.persistent_volume_claims);
     let pods: Handle<Pod> = Handle::new(client, &informers.pods);
-    let synced =
-        vec![informers.persistent_volume_claims.synced().boxed(), informers.pods.synced().boxed()];
+    let synced = vec![
+        informers.persistent_volume_claims.synced().boxed(),
+        informers.pods.synced().boxed(),
+    ];
     starter.run("pvc protection", queue, synced, move |key| {
         let (claims, pods) = (claims.clone(), pods.clone());
         async move { claim(&key, &claims, &pods).await }
@@ -56,8 +58,13 @@ async fn claim(
     claims: &Handle<PersistentVolumeClaim>,
     pods: &Handle<Pod>,
 ) -> runtime::Outcome {
-    let Some(claim) = claims.get(key) else { return Ok(None) };
-    let used = pods.list(&key.namespace).iter().any(|pod| uses(pod, &key.name));
+    let Some(claim) = claims.get(key) else {
+        return Ok(None);
+    };
+    let used = pods
+        .list(&key.namespace)
+        .iter()
+        .any(|pod| uses(pod, &key.name));
     if let Some(metadata) = protect(&claim.metadata, CLAIM_FINALIZER, used) {
         let mut updated = claim.as_ref().clone();
         updated.metadata = metadata;
@@ -76,13 +83,18 @@ pub(super) fn uses(pod: &Pod, claim: &str) -> bool {
 
 /// The names of the claims in a Pod's volumes, those of ephemeral volumes included.
 pub(crate) fn claims_of(pod: &Pod) -> BTreeSet<String> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
     volumes
-        .filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-            (Some(claim), _) => Some(claim.claim_name.clone()),
-            (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), volume.name)),
-            (None, None) => None,
-        })
+        .filter_map(
+            |volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+                (Some(claim), _) => Some(claim.claim_name.clone()),
+                (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), volume.name)),
+                (None, None) => None,
+            },
+        )
         .collect()
 }
 
@@ -103,7 +115,9 @@ fn start_volumes(client: &Client, informers: &Informers, starter: &Starter) {
 }
 
 async fn volume(key: &Key, volumes: &Handle<PersistentVolume>) -> runtime::Outcome {
-    let Some(volume) = volumes.get(key) else { return Ok(None) };
+    let Some(volume) = volumes.get(key) else {
+        return Ok(None);
+    };
     let bound = volume.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
     if let Some(metadata) = protect(&volume.metadata, VOLUME_FINALIZER, bound) {
         let mut updated = volume.as_ref().clone();
@@ -123,7 +137,11 @@ fn finish<K>(result: Result<K, crate::Error>) -> Result<(), crate::Error> {
 /// The metadata as it should be, if it is not: with the finalizer while the object lives, without
 /// once it is to go and nobody uses it.
 pub(super) fn protect(metadata: &ObjectMeta, finalizer: &str, used: bool) -> Option<ObjectMeta> {
-    let has = metadata.finalizers.iter().flatten().any(|name| name == finalizer);
+    let has = metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|name| name == finalizer);
     let leaving = metadata.deletion_timestamp.is_some();
     let mut changed = metadata.clone();
     let finalizers = changed.finalizers.get_or_insert_default();
@@ -134,4 +152,3 @@ pub(super) fn protect(metadata: &ObjectMeta, finalizer: &str, used: bool) -> Opt
     }
     Some(changed)
 }
-

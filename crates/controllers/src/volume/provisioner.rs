@@ -41,11 +41,13 @@ impl Provisioner {
         let name = volume.name_any();
         let folder = self.root.join(&name);
         let path = folder.clone();
-        blocking(move || make_folder(&path)).await.map_err(|source| Error::Folder {
-            verb: "make",
-            path: folder.display().to_string(),
-            source,
-        })?;
+        blocking(move || make_folder(&path))
+            .await
+            .map_err(|source| Error::Folder {
+                verb: "make",
+                path: folder.display().to_string(),
+                source,
+            })?;
         match self.volumes.create(&volume).await {
             Err(error) if !error.is_already_exists() => Err(error),
             _ => Ok(name),
@@ -57,27 +59,36 @@ impl Provisioner {
         let name = volume.name_any();
         let folder = self.root.join(&name);
         let spec = volume.spec.as_ref();
-        let path = spec.and_then(|spec| spec.host_path.as_ref()).map(|h| PathBuf::from(&h.path));
+        let path = spec
+            .and_then(|spec| spec.host_path.as_ref())
+            .map(|h| PathBuf::from(&h.path));
         // Somebody may have edited the volume: only the folder it was made with is removed.
         if path.as_deref() != Some(folder.as_path()) || !name.starts_with("pvc-") {
             return Err(Error::Object {
                 kind: "PersistentVolume".to_owned(),
                 object: name,
-                problem: format!("its path is not {}, so nothing is removed", folder.display()),
+                problem: format!(
+                    "its path is not {}, so nothing is removed",
+                    folder.display()
+                ),
             });
         }
         let path = folder.clone();
-        blocking(move || remove_folder(&path)).await.map_err(|source| Error::Folder {
-            verb: "remove",
-            path: folder.display().to_string(),
-            source,
-        })?;
+        blocking(move || remove_folder(&path))
+            .await
+            .map_err(|source| Error::Folder {
+                verb: "remove",
+                path: folder.display().to_string(),
+                source,
+            })?;
         self.volumes.delete(volume, DeleteParams::default()).await
     }
 }
 
 async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {
@@ -91,7 +102,10 @@ fn remove_folder(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         // The standard library's removal follows no symbolic link inside.
         Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder")),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            "it is not a folder",
+        )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -111,15 +125,23 @@ fn volume(
     if wants.selector.is_some() {
         return Err("claim.spec.selector is not supported for dynamic provisioning".to_owned());
     }
-    let path = root.join(&name).to_str().ok_or("the volumes' folder is not UTF-8")?.to_owned();
-    let requests = wants.resources.and_then(|resources| resources.requests).unwrap_or_default();
-    let capacity = requests.into_iter().filter(|(resource, _)| resource == "storage").collect();
+    let path = root
+        .join(&name)
+        .to_str()
+        .ok_or("the volumes' folder is not UTF-8")?
+        .to_owned();
+    let requests = wants
+        .resources
+        .and_then(|resources| resources.requests)
+        .unwrap_or_default();
+    let capacity = requests
+        .into_iter()
+        .filter(|(resource, _)| resource == "storage")
+        .collect();
     Ok(PersistentVolume {
         metadata: ObjectMeta {
             name: Some(name),
-            annotations: Some(
-                [(PROVISIONED_BY.to_owned(), crate::PROVISIONER.to_owned())].into(),
-            ),
+            annotations: Some([(PROVISIONED_BY.to_owned(), crate::PROVISIONER.to_owned())].into()),
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeSpec {
@@ -140,7 +162,10 @@ fn volume(
             }),
             mount_options: class.mount_options.clone(),
             persistent_volume_reclaim_policy: Some(
-                class.reclaim_policy.clone().unwrap_or_else(|| "Delete".to_owned()),
+                class
+                    .reclaim_policy
+                    .clone()
+                    .unwrap_or_else(|| "Delete".to_owned()),
             ),
             storage_class_name: Some(class.name_any()),
             volume_mode: wants.volume_mode,

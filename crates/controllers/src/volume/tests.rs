@@ -57,7 +57,9 @@ fn observed(volumes: Vec<Arc<PersistentVolume>>) -> Observed {
 
 fn with_class(mut observed: Observed, over: Value) -> Observed {
     let base = json!({"metadata": {"name": "standard"}, "provisioner": crate::PROVISIONER});
-    observed.classes = vec![Arc::new(serde_json::from_value(merged(base, over)).unwrap())];
+    observed.classes = vec![Arc::new(
+        serde_json::from_value(merged(base, over)).unwrap(),
+    )];
     observed
 }
 
@@ -76,7 +78,11 @@ fn bound(changes: &[Change]) -> (PersistentVolume, PersistentVolumeClaim) {
 }
 
 fn chosen(claim: &Arc<PersistentVolumeClaim>, volumes: Vec<Arc<PersistentVolume>>) -> String {
-    bound(&plan::claim(claim, &observed(volumes))).0.metadata.name.unwrap()
+    bound(&plan::claim(claim, &observed(volumes)))
+        .0
+        .metadata
+        .name
+        .unwrap()
 }
 
 #[test]
@@ -84,14 +90,32 @@ fn a_claim_and_a_volume_are_tied_in_one_step() {
     let volumes = vec![volume("pv", "10Gi", json!({}))];
     let (volume, claim) = bound(&plan::claim(&claim(json!({})), &observed(volumes)));
     let reference = volume.spec.unwrap().claim_ref.unwrap();
-    assert_eq!((reference.name.as_deref(), reference.uid.as_deref()), (Some("c"), Some("claim")));
-    assert_eq!(volume.metadata.annotations.unwrap()[BOUND_BY_CONTROLLER], "yes");
+    assert_eq!(
+        (reference.name.as_deref(), reference.uid.as_deref()),
+        (Some("c"), Some("claim"))
+    );
+    assert_eq!(
+        volume.metadata.annotations.unwrap()[BOUND_BY_CONTROLLER],
+        "yes"
+    );
     assert_eq!(volume.status.unwrap().phase.as_deref(), Some("Bound"));
     let annotations = claim.metadata.annotations.unwrap();
-    assert_eq!((&*annotations[BIND_COMPLETED], &*annotations[BOUND_BY_CONTROLLER]), ("yes", "yes"));
+    assert_eq!(
+        (
+            &*annotations[BIND_COMPLETED],
+            &*annotations[BOUND_BY_CONTROLLER]
+        ),
+        ("yes", "yes")
+    );
     assert_eq!(claim.spec.unwrap().volume_name.as_deref(), Some("pv"));
     let status = claim.status.unwrap();
-    assert_eq!((status.phase.as_deref(), &*status.capacity.unwrap()["storage"].0), (Some("Bound"), "10Gi"));
+    assert_eq!(
+        (
+            status.phase.as_deref(),
+            &*status.capacity.unwrap()["storage"].0
+        ),
+        (Some("Bound"), "10Gi")
+    );
 }
 
 #[test]
@@ -101,10 +125,22 @@ fn the_smallest_volume_that_fits_is_taken_and_a_reserved_one_before_it() {
             volume("tiny", "1Gi", json!({})),
             volume("large", "50Gi", json!({})),
             volume("right", "4Gi", json!({})),
-            volume("other-class", "3Gi", json!({"spec": {"storageClassName": "x"}})),
-            volume("once", "3Gi", json!({"spec": {"accessModes": ["ReadWriteOnce"]}})),
+            volume(
+                "other-class",
+                "3Gi",
+                json!({"spec": {"storageClassName": "x"}}),
+            ),
+            volume(
+                "once",
+                "3Gi",
+                json!({"spec": {"accessModes": ["ReadWriteOnce"]}}),
+            ),
             volume("block", "3Gi", json!({"spec": {"volumeMode": "Block"}})),
-            volume("taken", "3Gi", json!({"spec": {"claimRef": {"name": "d", "namespace": "n"}}})),
+            volume(
+                "taken",
+                "3Gi",
+                json!({"spec": {"claimRef": {"name": "d", "namespace": "n"}}}),
+            ),
         ]
     };
     assert_eq!(chosen(&claim(json!({})), sizes()), "right");
@@ -114,7 +150,11 @@ fn the_smallest_volume_that_fits_is_taken_and_a_reserved_one_before_it() {
     assert_eq!(chosen(&claim(json!({})), volumes), "mine");
     let selects = json!({"spec": {"selector": {"matchLabels": {"disk": "fast"}}}});
     let mut volumes = sizes();
-    volumes.push(volume("fast", "80Gi", json!({"metadata": {"labels": {"disk": "fast"}}})));
+    volumes.push(volume(
+        "fast",
+        "80Gi",
+        json!({"metadata": {"labels": {"disk": "fast"}}}),
+    ));
     assert_eq!(chosen(&claim(selects), volumes), "fast");
 }
 
@@ -124,7 +164,10 @@ fn a_volume_reserved_by_its_user_is_not_marked_as_chosen_by_us() {
     let volumes = vec![volume("pv", "10Gi", reserved)];
     let (volume, _) = bound(&plan::claim(&claim(json!({})), &observed(volumes)));
     assert!(volume.metadata.annotations.is_none());
-    assert_eq!(volume.spec.unwrap().claim_ref.unwrap().uid.as_deref(), Some("claim"));
+    assert_eq!(
+        volume.spec.unwrap().claim_ref.unwrap().uid.as_deref(),
+        Some("claim")
+    );
 }
 
 #[test]
@@ -133,11 +176,20 @@ fn a_claim_that_names_its_volume_gets_that_one_or_hears_why_not() {
     assert_eq!(chosen(&named, vec![volume("pv", "10Gi", json!({}))]), "pv");
     let small = observed(vec![volume("pv", "1Gi", json!({}))]);
     let changes = plan::claim(&named, &small);
-    let [Change::Warning { reason: "VolumeMismatch", message }] = changes.as_slice() else {
+    let [
+        Change::Warning {
+            reason: "VolumeMismatch",
+            message,
+        },
+    ] = changes.as_slice()
+    else {
         panic!("a warning, not {changes:?}")
     };
     assert!(message.contains("too small"), "{message}");
-    assert!(plan::claim(&named, &observed(vec![])).is_empty(), "it waits");
+    assert!(
+        plan::claim(&named, &observed(vec![])).is_empty(),
+        "it waits"
+    );
 }
 
 #[test]
@@ -147,22 +199,39 @@ fn without_any_volume_the_claim_says_what_it_waits_for() {
         other => panic!("one event, not {other:?}"),
     };
     let none = claim(json!({"spec": {"storageClassName": ""}}));
-    assert_eq!(reason(&plan::claim(&none, &observed(vec![]))), "FailedBinding");
+    assert_eq!(
+        reason(&plan::claim(&none, &observed(vec![]))),
+        "FailedBinding"
+    );
     let unknown = claim(json!({}));
-    assert_eq!(reason(&plan::claim(&unknown, &observed(vec![]))), "ProvisioningFailed");
-    let late = with_class(observed(vec![]), json!({"volumeBindingMode": "WaitForFirstConsumer"}));
+    assert_eq!(
+        reason(&plan::claim(&unknown, &observed(vec![]))),
+        "ProvisioningFailed"
+    );
+    let late = with_class(
+        observed(vec![]),
+        json!({"volumeBindingMode": "WaitForFirstConsumer"}),
+    );
     let waits = claim(json!({"spec": {"storageClassName": "standard"}}));
     assert_eq!(reason(&plan::claim(&waits, &late)), "WaitForFirstConsumer");
     let chosen = claim(json!({"spec": {"storageClassName": "standard"},
         "metadata": {"annotations": {SELECTED_NODE: "one"}}}));
-    assert!(matches!(plan::claim(&chosen, &late)[..], [Change::Claim(_)]));
+    assert!(matches!(
+        plan::claim(&chosen, &late)[..],
+        [Change::Claim(_)]
+    ));
 }
 
 #[test]
 fn a_class_of_ours_provisions_after_saying_who_does() {
     let observed = with_class(observed(vec![]), json!({}));
-    let first = plan::claim(&claim(json!({"spec": {"storageClassName": "standard"}})), &observed);
-    let [Change::Claim(annotated)] = first.as_slice() else { panic!("the claim first") };
+    let first = plan::claim(
+        &claim(json!({"spec": {"storageClassName": "standard"}})),
+        &observed,
+    );
+    let [Change::Claim(annotated)] = first.as_slice() else {
+        panic!("the claim first")
+    };
     let second = plan::claim(&Arc::new(annotated.as_ref().clone()), &observed);
     assert!(matches!(second[..], [Change::Provision(_)]));
 }
@@ -174,8 +243,13 @@ fn a_claim_without_a_class_gets_the_default_one() {
     let mut free = claim(json!({})).as_ref().clone();
     free.spec.as_mut().unwrap().storage_class_name = None;
     let changes = plan::claim(&Arc::new(free), &observed);
-    let [Change::Claim(updated)] = changes.as_slice() else { panic!("the claim") };
-    assert_eq!(updated.spec.as_ref().unwrap().storage_class_name.as_deref(), Some("standard"));
+    let [Change::Claim(updated)] = changes.as_slice() else {
+        panic!("the claim")
+    };
+    assert_eq!(
+        updated.spec.as_ref().unwrap().storage_class_name.as_deref(),
+        Some("standard")
+    );
 }
 
 #[test]
@@ -183,8 +257,13 @@ fn a_bound_claim_whose_volume_is_gone_is_lost() {
     let was = claim(json!({"metadata": {"annotations": {BIND_COMPLETED: "yes"}},
         "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}}));
     let changes = plan::claim(&was, &observed(vec![]));
-    let [Change::ClaimStatus(lost), Change::Warning { reason: "ClaimLost", .. }] =
-        changes.as_slice()
+    let [
+        Change::ClaimStatus(lost),
+        Change::Warning {
+            reason: "ClaimLost",
+            ..
+        },
+    ] = changes.as_slice()
     else {
         panic!("lost, not {changes:?}")
     };
@@ -211,10 +290,20 @@ fn a_volume_whose_claim_is_gone_is_released_and_follows_its_policy() {
     assert_eq!((phase(&kept), kept.len()), ("Released", 1));
     // Another claim of the same name is not the one it was tied to.
     let other = claim(json!({"metadata": {"uid": "other"}}));
-    assert_eq!(phase(&plan::volume(&tied("Retain", json!({})), Some(&other), &observed)), "Released");
+    assert_eq!(
+        phase(&plan::volume(
+            &tied("Retain", json!({})),
+            Some(&other),
+            &observed
+        )),
+        "Released"
+    );
     let ours = json!({"metadata": {"annotations": {PROVISIONED_BY: crate::PROVISIONER}},
         "status": {"phase": "Released"}});
-    assert_eq!(plan::volume(&tied("Delete", ours), None, &observed), [Change::DeleteVolume]);
+    assert_eq!(
+        plan::volume(&tied("Delete", ours), None, &observed),
+        [Change::DeleteVolume]
+    );
     let by_hand = plan::volume(&tied("Delete", json!({})), None, &observed);
     assert_eq!(phase(&by_hand), "Failed");
 }
