@@ -1,0 +1,131 @@
+//! A coracle server to try things on: its own data directory, stopped and removed in the end.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::process;
+
+/// Somebody without rights of their own.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// A running server and where it answers.
+#[derive(Debug)]
+pub(crate) struct Server {
+    started: Started,
+    pub(crate) status: Status,
+}
+
+/// A server that ends with this value.
+#[derive(Debug)]
+pub(crate) struct Started {
+    account: Account,
+    data_dir: PathBuf,
+    purge: bool,
+}
+
+/// Whose server it is, and which program.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    pub(crate) binary: PathBuf,
+    /// Another user than the one who runs this program.
+    pub(crate) user: Option<u32>,
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// What `coracle status -o json` says.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) pid: u32,
+    pub(crate) kubernetes: String,
+    pub(crate) http: String,
+    pub(crate) kubeconfig: PathBuf,
+}
+
+impl Account {
+    /// The user who runs this program.
+    pub(crate) fn own(binary: &Path) -> Self {
+        Self {
+            binary: binary.to_owned(),
+            user: None,
+            home: None,
+        }
+    }
+
+    /// A command of this account.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        if let Some(home) = &self.home {
+            command.env("HOME", home).current_dir(home);
+        }
+        command
+    }
+
+    /// A coracle command on a data directory.
+    pub(crate) fn coracle(&self, command: &[&str], data_dir: &Path) -> Command {
+        let mut coracle = self.command(&self.binary);
+        coracle.args(command).arg("--data-dir").arg(data_dir);
+        coracle
+    }
+}
+
+impl Server {
+    /// Starts a server and returns when it is ready.
+    pub(crate) fn start(account: &Account, data_dir: &Path) -> Result<Self> {
+        let started = Started::start(account, data_dir)?;
+        let mut status = account.coracle(&["status", "--output", "json"], data_dir);
+        let text = process::capture(&mut status)?;
+        let status =
+            serde_json::from_str(&text).with_context(|| format!("its status is {text}"))?;
+        Ok(Self { started, status })
+    }
+
+    /// An administrator's bearer token.
+    pub(crate) fn token(&self) -> Result<String> {
+        let token = process::capture(
+            &mut self
+                .started
+                .account
+                .coracle(&["token"], &self.started.data_dir),
+        )?;
+        Ok(token.trim().to_owned())
+    }
+}
+
+impl Started {
+    /// Starts a server and returns when it is ready.
+    pub(crate) fn start(account: &Account, data_dir: &Path) -> Result<Self> {
+        process::capture(&mut account.coracle(&["up", "--detach"], data_dir))?;
+        Ok(Self {
+            account: account.clone(),
+            data_dir: data_dir.to_owned(),
+            purge: true,
+        })
+    }
+
+    /// Stops it and keeps its data directory for the next start.
+    pub(crate) fn keep(mut self) {
+        self.purge = false;
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let command: &[&str] = if self.purge {
+            &["down", "--purge"]
+        } else {
+            &["down"]
+        };
+        let down = process::capture(&mut self.account.coracle(command, &self.data_dir));
+        if let Err(error) = down {
+            eprintln!("warning: a server stays behind: {error:#}");
+        }
+    }
+}
