@@ -16,6 +16,7 @@ mod deployment;
 mod endpoints;
 mod error;
 mod garbage;
+mod job;
 mod meta;
 mod namespace;
 mod node;
@@ -132,6 +133,13 @@ pub fn start(options: Options, supervisor: &Supervisor) -> Result<(), Error> {
         &client("daemon-set-controller"),
         &informers,
         events("daemonset-controller"),
+        &starter,
+    );
+    job::start(
+        &client("job-controller"),
+        &client("ttl-after-finished-controller"),
+        &informers,
+        events("job-controller"),
         &starter,
     );
     endpoints::start(

@@ -23,7 +23,7 @@ pub(crate) struct Recorder {
 struct News {
     about: ObjectReference,
     kind: &'static str,
-    reason: &'static str,
+    reason: String,
     message: String,
 }
 
@@ -44,22 +44,26 @@ impl Recorder {
     }
 
     /// Something went as it should.
-    pub(crate) fn normal<K>(&self, about: &K, reason: &'static str, message: impl Into<String>)
+    pub(crate) fn normal<K>(&self, about: &K, reason: impl Into<String>, message: impl Into<String>)
     where
         K: Resource<DynamicType = ()>,
     {
-        self.record(about, "Normal", reason, message.into());
+        self.record(about, "Normal", reason.into(), message.into());
     }
 
     /// Something a user should look at.
-    pub(crate) fn warning<K>(&self, about: &K, reason: &'static str, message: impl Into<String>)
-    where
+    pub(crate) fn warning<K>(
+        &self,
+        about: &K,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) where
         K: Resource<DynamicType = ()>,
     {
-        self.record(about, "Warning", reason, message.into());
+        self.record(about, "Warning", reason.into(), message.into());
     }
 
-    fn record<K>(&self, about: &K, kind: &'static str, reason: &'static str, message: String)
+    fn record<K>(&self, about: &K, kind: &'static str, reason: String, message: String)
     where
         K: Resource<DynamicType = ()>,
     {
@@ -75,13 +79,7 @@ impl Recorder {
     }
 }
 
-type Identity = (
-    Option<String>,
-    Option<String>,
-    &'static str,
-    &'static str,
-    String,
-);
+type Identity = (Option<String>, Option<String>, &'static str, String, String);
 
 async fn write(
     client: Client,
@@ -101,7 +99,7 @@ async fn write(
             item.about.uid.clone(),
             item.about.name.clone(),
             item.kind,
-            item.reason,
+            item.reason.clone(),
             item.message.clone(),
         );
         let now = Time(clock.now());
@@ -152,7 +150,7 @@ fn event(
             ..ObjectMeta::default()
         },
         involved_object: item.about.clone(),
-        reason: Some(item.reason.to_owned()),
+        reason: Some(item.reason.clone()),
         message: Some(item.message.clone()),
         source: Some(EventSource {
             component: Some(component.to_owned()),
