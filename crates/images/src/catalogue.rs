@@ -22,19 +22,38 @@ pub(crate) const METALLB_SPEAKER: &str = "metallb-speaker";
 /// Every built-in image.
 pub fn catalogue() -> &'static [BuiltIn] {
     const fn image(patterns: &'static [&'static str], program: &'static str) -> BuiltIn {
-        BuiltIn { patterns, program, user: None }
+        BuiltIn {
+            patterns,
+            program,
+            user: None,
+        }
     }
     const IMAGES: &[BuiltIn] = &[
         image(&["gcr.io/kubeflow-examples/mnist/model"], MODEL),
-        image(&["docker.io/tensorflow/serving", "gcr.io/kubeflow-images-public/tensorflow-serving-*"], SERVING),
-        image(&["gcr.io/ml-pipeline/ml-pipeline-kubeflow-deployer"], DEPLOYER),
-        image(&["gcr.io/kubeflow-examples/mnist/deploy-service"], DEPLOY_SERVICE),
+        image(
+            &[
+                "docker.io/tensorflow/serving",
+                "gcr.io/kubeflow-images-public/tensorflow-serving-*",
+            ],
+            SERVING,
+        ),
+        image(
+            &["gcr.io/ml-pipeline/ml-pipeline-kubeflow-deployer"],
+            DEPLOYER,
+        ),
+        image(
+            &["gcr.io/kubeflow-examples/mnist/deploy-service"],
+            DEPLOY_SERVICE,
+        ),
         image(&["gcr.io/kubeflow-examples/mnist/web-ui"], WEB_UI),
         image(
             &["docker.io/metallb/controller", "quay.io/metallb/controller"],
             METALLB_CONTROLLER,
         ),
-        image(&["docker.io/metallb/speaker", "quay.io/metallb/speaker"], METALLB_SPEAKER),
+        image(
+            &["docker.io/metallb/speaker", "quay.io/metallb/speaker"],
+            METALLB_SPEAKER,
+        ),
     ];
     IMAGES
 }

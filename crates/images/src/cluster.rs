@@ -23,11 +23,14 @@ pub(crate) fn namespace(pod: &Pod) -> Result<String, Failure> {
 
 fn config(pod: &Pod) -> Result<Config, Failure> {
     let variable = |name: &str| {
-        std::env::var_os(name).and_then(|value| value.into_string().ok()).ok_or_else(|| {
-            Failure::work(format!("{name} is not set: this program runs in a Pod"))
-        })
+        std::env::var_os(name)
+            .and_then(|value| value.into_string().ok())
+            .ok_or_else(|| Failure::work(format!("{name} is not set: this program runs in a Pod")))
     };
-    let (host, port) = (variable("KUBERNETES_SERVICE_HOST")?, variable("KUBERNETES_SERVICE_PORT")?);
+    let (host, port) = (
+        variable("KUBERNETES_SERVICE_HOST")?,
+        variable("KUBERNETES_SERVICE_PORT")?,
+    );
     let url = format!("https://{host}:{port}")
         .parse()
         .map_err(|e| Failure::work(format!("the API server's address {host}:{port}: {e}")))?;
@@ -37,7 +40,9 @@ fn config(pod: &Pod) -> Result<Config, Failure> {
     config.auth_info = AuthInfo {
         // The file, not its content: the node renews tokens in place.
         token_file: Some(
-            pod.path(&Path::new(ACCOUNT).join("token")).to_string_lossy().into_owned(),
+            pod.path(&Path::new(ACCOUNT).join("token"))
+                .to_string_lossy()
+                .into_owned(),
         ),
         ..AuthInfo::default()
     };
@@ -47,7 +52,10 @@ fn config(pod: &Pod) -> Result<Config, Failure> {
 fn read(pod: &Pod, name: &str) -> Result<String, Failure> {
     let path = pod.path(&Path::new(ACCOUNT).join(name));
     std::fs::read_to_string(&path).map_err(|e| {
-        Failure::work(format!("read the service account's {name} at {}: {e}", path.display()))
+        Failure::work(format!(
+            "read the service account's {name} at {}: {e}",
+            path.display()
+        ))
     })
 }
 
@@ -60,8 +68,12 @@ fn certificates(bundle: &str) -> Result<Vec<Vec<u8>>, Failure> {
         .split(BEGIN)
         .skip(1)
         .map(|block| {
-            let body: String =
-                block.split(END).next().unwrap_or_default().split_whitespace().collect();
+            let body: String = block
+                .split(END)
+                .next()
+                .unwrap_or_default()
+                .split_whitespace()
+                .collect();
             base64::engine::general_purpose::STANDARD
                 .decode(body)
                 .map_err(|e| Failure::work(format!("the service account's ca.crt: {e}")))

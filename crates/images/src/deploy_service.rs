@@ -57,7 +57,10 @@ pub(crate) async fn run(args: Vec<String>, pod: Pod) -> Result<(), Failure> {
     let service: Service = put(&client, &args.namespace, service(&args)).await?;
     let address = match &*args.service_type {
         "LoadBalancer" => wait_for_address(&client, &args).await?,
-        _ => service.spec.and_then(|spec| spec.cluster_ip).unwrap_or_default(),
+        _ => service
+            .spec
+            .and_then(|spec| spec.cluster_ip)
+            .unwrap_or_default(),
     };
     print(&format!("{}:{}", address, args.service_port));
     Ok(())
@@ -74,7 +77,10 @@ where
         + serde::Serialize,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let (kind, name) = (K::kind(&()), object["metadata"]["name"].as_str().unwrap_or_default());
+    let (kind, name) = (
+        K::kind(&()),
+        object["metadata"]["name"].as_str().unwrap_or_default(),
+    );
     let parsed = serde_json::from_value(object.clone())
         .map_err(|e| Failure::work(format!("describe {kind} {name}: {e}")))?;
     match api.create(&PostParams::default(), &parsed).await {
@@ -84,11 +90,17 @@ where
         }
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
             let patch = kube::api::Patch::Merge(&object);
-            let patched = api.patch(name, &kube::api::PatchParams::default(), &patch).await;
-            say(&format!("{kind} {namespace}/{name} was there and is brought up to date"));
+            let patched = api
+                .patch(name, &kube::api::PatchParams::default(), &patch)
+                .await;
+            say(&format!(
+                "{kind} {namespace}/{name} was there and is brought up to date"
+            ));
             patched.map_err(|e| Failure::work(format!("update {kind} {namespace}/{name}: {e}")))
         }
-        Err(e) => Err(Failure::work(format!("create {kind} {namespace}/{name}: {e}"))),
+        Err(e) => Err(Failure::work(format!(
+            "create {kind} {namespace}/{name}: {e}"
+        ))),
     }
 }
 
@@ -128,17 +140,30 @@ fn service(args: &Args) -> Value {
 async fn wait_for_address(client: &Client, args: &Args) -> Result<String, Failure> {
     let api: Api<Service> = Api::namespaced(client.clone(), &args.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={}", args.name));
-    let addresses = watcher(api, config).default_backoff().applied_objects().try_filter_map(|s| {
-        let ingress = s.status.and_then(|s| s.load_balancer).and_then(|lb| lb.ingress);
-        let first = ingress.into_iter().flatten().find_map(|i| i.ip.or(i.hostname));
-        std::future::ready(Ok(first))
-    });
+    let addresses = watcher(api, config)
+        .default_backoff()
+        .applied_objects()
+        .try_filter_map(|s| {
+            let ingress = s
+                .status
+                .and_then(|s| s.load_balancer)
+                .and_then(|lb| lb.ingress);
+            let first = ingress
+                .into_iter()
+                .flatten()
+                .find_map(|i| i.ip.or(i.hostname));
+            std::future::ready(Ok(first))
+        });
     // The watcher reports trouble and goes on; only an address ends the wait.
     let mut addresses = std::pin::pin!(addresses.filter_map(|news| async move {
-        news.inspect_err(|e| say(&format!("watch service: {e}"))).ok()
+        news.inspect_err(|e| say(&format!("watch service: {e}")))
+            .ok()
     }));
     let clock = SystemClock::new();
-    say(&format!("waiting for an address of service {}/{}", args.namespace, args.name));
+    say(&format!(
+        "waiting for an address of service {}/{}",
+        args.namespace, args.name
+    ));
     tokio::select! {
         address = addresses.next() => address.ok_or_else(|| Failure::work("the watch ended")),
         () = clock.sleep(PATIENCE) => Err(Failure::work(format!(

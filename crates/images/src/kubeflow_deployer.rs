@@ -60,32 +60,47 @@ pub(crate) async fn run(args: Vec<String>, pod: Pod) -> Result<(), Failure> {
         say(&format!("cluster name: {}", args.cluster_name));
     }
     let export = pod.path(Path::new(&args.model_export_path));
-    say(&format!("waiting for a model in {}", args.model_export_path));
+    say(&format!(
+        "waiting for a model in {}",
+        args.model_export_path
+    ));
     wait_for_model(&export, &args.model_export_path, &clock).await?;
     let client = cluster::client(&pod)?;
     put::<Service>(&client, &args.namespace, service(&args, name)).await?;
     put::<Deployment>(&client, &args.namespace, deployment(&args, name)).await?;
     wait_until_ready(&client, &args, name, &clock).await?;
-    say(&format!("{name} serves the model of {}", args.model_export_path));
+    say(&format!(
+        "{name} serves the model of {}",
+        args.model_export_path
+    ));
     Ok(())
 }
 
 /// The server's name as a Service may have it: at most 63 characters, no hyphen at the end.
 fn service_name(name: &str) -> Result<&str, Failure> {
-    let end = name.char_indices().nth(LONGEST_NAME).map_or(name.len(), |(at, _)| at);
+    let end = name
+        .char_indices()
+        .nth(LONGEST_NAME)
+        .map_or(name.len(), |(at, _)| at);
     let trimmed = name[..end].trim_end_matches('-');
     if trimmed.is_empty() {
-        return Err(Failure::usage(format!("--server-name {name:?} is no name for a Service")));
+        return Err(Failure::usage(format!(
+            "--server-name {name:?} is no name for a Service"
+        )));
     }
     Ok(trimmed)
 }
 
 /// Whether the folder holds a complete SavedModel of some version.
 fn has_model(export: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(export) else { return false };
+    let Ok(entries) = std::fs::read_dir(export) else {
+        return false;
+    };
     entries.flatten().any(|entry| {
         let name = entry.file_name();
-        let numbered = name.to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+        let numbered = name
+            .to_str()
+            .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
         numbered && entry.path().join("saved_model.pb").is_file()
     })
 }
@@ -137,7 +152,9 @@ fn deployment(args: &Args, name: &str) -> Value {
 
 /// The server's name without `-service`.
 fn alias(name: &str) -> &str {
-    name.strip_suffix("-service").filter(|rest| !rest.is_empty()).unwrap_or(name)
+    name.strip_suffix("-service")
+        .filter(|rest| !rest.is_empty())
+        .unwrap_or(name)
 }
 
 fn service(args: &Args, name: &str) -> Value {
@@ -166,17 +183,21 @@ async fn wait_until_ready(
     let api: Api<Deployment> = Api::namespaced(client.clone(), &args.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let wanted = i32::from(args.replicas);
-    let ready = watcher(api, config).default_backoff().applied_objects().try_filter(move |d| {
-        let current = d.metadata.generation;
-        let available = d.status.as_ref().is_some_and(|s| {
-            s.observed_generation >= current
-                && s.updated_replicas.unwrap_or(0) >= wanted
-                && s.available_replicas.unwrap_or(0) >= wanted
+    let ready = watcher(api, config)
+        .default_backoff()
+        .applied_objects()
+        .try_filter(move |d| {
+            let current = d.metadata.generation;
+            let available = d.status.as_ref().is_some_and(|s| {
+                s.observed_generation >= current
+                    && s.updated_replicas.unwrap_or(0) >= wanted
+                    && s.available_replicas.unwrap_or(0) >= wanted
+            });
+            std::future::ready(available)
         });
-        std::future::ready(available)
-    });
     let mut ready = std::pin::pin!(ready.filter_map(|news| async move {
-        news.inspect_err(|e| say(&format!("watch deployment: {e}"))).ok()
+        news.inspect_err(|e| say(&format!("watch deployment: {e}")))
+            .ok()
     }));
     tokio::select! {
         found = ready.next() => found.map(drop).ok_or_else(|| Failure::work("the watch ended")),

@@ -9,6 +9,7 @@ mod allocator;
 mod announcer;
 mod config;
 mod controller;
+mod events;
 mod metrics;
 mod speaker;
 
@@ -19,11 +20,10 @@ use kube::Client;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Value, json};
-use stdx::{Clock as _, SystemClock};
+use stdx::{Clock as _, SharedClock, SystemClock};
 
 use crate::pod::Pod;
 use crate::{Failure, cluster, say};
-use config::Config;
 
 /// The flags of controller and speaker alike.
 #[derive(Debug, Parser)]
@@ -49,25 +49,33 @@ struct Setup {
     namespace: String,
     config_map: String,
     metrics: metrics::Metrics,
+    clock: SharedClock,
 }
 
 async fn set_up(args: Vec<String>, pod: &Pod) -> Result<Setup, Failure> {
     let args = Args::try_parse_from(args).map_err(|e| Failure::usage(e.to_string()))?;
-    let namespace = match args.config_ns.is_empty() {
-        true => cluster::namespace(pod)?,
-        false => args.config_ns,
+    let namespace = if args.config_ns.is_empty() {
+        cluster::namespace(pod)?
+    } else {
+        args.config_ns
     };
     let metrics = metrics::Metrics::default();
     let address = std::net::SocketAddr::new(pod.bind_address(), args.port);
     metrics::listen(address, metrics.clone()).await?;
-    Ok(Setup { client: cluster::client(pod)?, namespace, config_map: args.config, metrics })
+    Ok(Setup {
+        client: cluster::client(pod)?,
+        namespace,
+        config_map: args.config,
+        metrics,
+        clock: SystemClock::shared(),
+    })
 }
 
 /// `metallb/controller`.
 pub(crate) async fn controller(args: Vec<String>, pod: Pod) -> Result<(), Failure> {
     let setup = set_up(args, &pod).await?;
     log("startup", "MetalLB controller starting", json!({}));
-    until_told_to_stop(controller::run(setup)).await
+    until_told_to_stop(Box::pin(controller::run(setup))).await
 }
 
 /// `metallb/speaker`.
@@ -78,7 +86,7 @@ pub(crate) async fn speaker(args: Vec<String>, pod: Pod) -> Result<(), Failure> 
         .filter(|name| !name.is_empty())
         .ok_or_else(|| Failure::usage("METALLB_NODE_NAME must name the node this Pod runs on"))?;
     log("startup", "MetalLB speaker starting", json!({"node": node}));
-    until_told_to_stop(speaker::run(setup, node)).await
+    until_told_to_stop(Box::pin(speaker::run(setup, node))).await
 }
 
 async fn until_told_to_stop(
@@ -104,37 +112,33 @@ fn log(event: &str, message: &str, mut fields: Value) {
 }
 
 /// News of the configuration: its text whenever it changes, `None` when it is gone.
-fn config_texts(setup: &Setup) -> impl Stream<Item = Option<(ConfigMap, String)>> + use<> {
+fn config_texts(setup: &Setup) -> impl Stream<Item = Option<Box<(ConfigMap, String)>>> + use<> {
     let api: Api<ConfigMap> = Api::namespaced(setup.client.clone(), &setup.namespace);
     let only = watcher::Config::default().fields(&format!("metadata.name={}", setup.config_map));
-    watcher(api, only).default_backoff().filter_map(|event| async move {
-        match event {
-            Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => {
-                let text = map.data.as_ref().and_then(|data| data.get("config")).cloned();
-                Some(Some((map, text.unwrap_or_default())))
+    watcher(api, only)
+        .default_backoff()
+        .filter_map(|event| async move {
+            match event {
+                Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => {
+                    let text = map
+                        .data
+                        .as_ref()
+                        .and_then(|data| data.get("config"))
+                        .cloned();
+                    Some(Some(Box::new((map, text.unwrap_or_default()))))
+                }
+                Ok(watcher::Event::Delete(_)) => Some(None),
+                Ok(watcher::Event::Init | watcher::Event::InitDone) => None,
+                Err(error) => {
+                    log(
+                        "watchFailed",
+                        &format!("watch the configuration: {error}"),
+                        json!({}),
+                    );
+                    None
+                }
             }
-            Ok(watcher::Event::Delete(_)) => Some(None),
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => None,
-            Err(error) => {
-                log("watchFailed", &format!("watch the configuration: {error}"), json!({}));
-                None
-            }
-        }
-    })
-}
-
-/// Reads a configuration and says in the log what came of it.
-fn load(text: &str) -> Result<Config, config::Error> {
-    let parsed = config::parse(text);
-    match &parsed {
-        Ok(_) => log("configLoaded", "config (re)loaded", json!({})),
-        Err(error) => log(
-            "configStale",
-            "config (re)load failed, config marked stale",
-            json!({"error": error.to_string()}),
-        ),
-    }
-    parsed
+        })
 }
 
 /// The name of an object with its namespace.

@@ -59,7 +59,11 @@ impl Pod {
                 Some(text.parse().map_err(|_| Error::Address(text))?)
             }
         };
-        Ok(Self { mounts, hosts: variable("CORACLE_HOSTS").map(PathBuf::from), address })
+        Ok(Self {
+            mounts,
+            hosts: variable("CORACLE_HOSTS").map(PathBuf::from),
+            address,
+        })
     }
 
     /// Where a path of the Pod really is.
@@ -70,7 +74,11 @@ impl Pod {
                 let below = path.strip_prefix(&mount.target).ok()?;
                 // Joining an empty rest would add a slash, and a file has none.
                 let whole = below.as_os_str().is_empty();
-                Some(if whole { mount.source.clone() } else { mount.source.join(below) })
+                Some(if whole {
+                    mount.source.clone()
+                } else {
+                    mount.source.join(below)
+                })
             })
             .unwrap_or_else(|| path.to_owned())
     }
@@ -93,7 +101,9 @@ impl Pod {
         }
         let host = host.to_owned();
         let looked_up = tokio::task::spawn_blocking(move || {
-            (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
+            (host.as_str(), port)
+                .to_socket_addrs()
+                .map(Iterator::collect)
         });
         looked_up.await.map_err(io::Error::other)?
     }
@@ -105,7 +115,9 @@ fn table_addresses<'a>(table: &'a str, host: &'a str) -> impl Iterator<Item = Ip
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_whitespace();
         let address = words.next()?.parse().ok()?;
-        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+        words
+            .any(|name| name.eq_ignore_ascii_case(host))
+            .then_some(address)
     })
 }
 
@@ -120,7 +132,11 @@ mod tests {
             source: PathBuf::from(source),
         };
         let pod = Pod {
-            mounts: vec![mount("/mnt/deep", "/b"), mount("/mnt", "/a"), mount("/etc/x", "/file")],
+            mounts: vec![
+                mount("/mnt/deep", "/b"),
+                mount("/mnt", "/a"),
+                mount("/etc/x", "/file"),
+            ],
             ..Pod::default()
         };
         for (path, real) in [
@@ -137,9 +153,13 @@ mod tests {
 
     #[test]
     fn a_hosts_table_is_read_as_the_system_reads_it() {
-        let table = "127.0.0.1 localhost # here\n127.96.0.9\tmnist-service mnist-service.kubeflow\n";
+        let table =
+            "127.0.0.1 localhost # here\n127.96.0.9\tmnist-service mnist-service.kubeflow\n";
         let of = |name| table_addresses(table, name).collect::<Vec<_>>();
-        assert_eq!(of("MNIST-service"), ["127.96.0.9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            of("MNIST-service"),
+            ["127.96.0.9".parse::<IpAddr>().unwrap()]
+        );
         assert!(of("here").is_empty());
     }
 }

@@ -77,7 +77,10 @@ pub(crate) async fn run(args: Vec<String>, pod: Pod) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|e| Failure::work(format!("listen on {address}: {e}")))?;
-    let app = Arc::new(App { models: Models::new(pod), clock: SystemClock::new() });
+    let app = Arc::new(App {
+        models: Models::new(pod),
+        clock: SystemClock::new(),
+    });
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(|e| Failure::work(format!("listen for signals: {e}")))?;
     say(&format!("listening on http://{address}"));
@@ -118,7 +121,10 @@ async fn show(app: &App, target: &Target) -> Shown {
 
 async fn index(State(app): State<Arc<App>>, Query(target): Query<Target>) -> Response {
     let shown = show(&app, &target).await;
-    let headers = [(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-store")];
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
     match page::render(&target, &shown) {
         Ok(html) => (headers, Html(html)).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
@@ -145,10 +151,16 @@ struct Drawing {
 async fn predict(State(app): State<Arc<App>>, Json(drawing): Json<Drawing>) -> Response {
     if drawing.pixels.len() != mnist::PIXELS || drawing.pixels.iter().any(|p| !p.is_finite()) {
         let got = drawing.pixels.len();
-        let error = format!("pixels: expected {} numbers from 0 to 1, got {got}", mnist::PIXELS);
+        let error = format!(
+            "pixels: expected {} numbers from 0 to 1, got {got}",
+            mnist::PIXELS
+        );
         return (StatusCode::BAD_REQUEST, Json(json!({"error": error}))).into_response();
     }
-    let outcome = app.models.predict(&drawing.target, drawing.pixels, &app.clock).await;
+    let outcome = app
+        .models
+        .predict(&drawing.target, drawing.pixels, &app.clock)
+        .await;
     Json(answer(&outcome)).into_response()
 }
 

@@ -36,6 +36,8 @@ struct Allocation {
 pub(super) struct Allocator {
     config: Config,
     given: BTreeMap<String, Allocation>,
+    /// The same by address.
+    owners: BTreeMap<Ipv4Addr, BTreeSet<String>>,
 }
 
 impl Allocator {
@@ -54,32 +56,43 @@ impl Allocator {
         Ok(())
     }
 
-    /// The configuration in force.
-    pub(super) fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The address of a Service.
-    pub(super) fn address(&self, service: &str) -> Option<Ipv4Addr> {
-        self.given.get(service).map(|allocation| allocation.address)
-    }
-
     /// Takes a Service's address back; true if it had one.
     pub(super) fn release(&mut self, service: &str) -> bool {
-        self.given.remove(service).is_some()
+        let Some(before) = self.given.remove(service) else {
+            return false;
+        };
+        if let Some(owners) = self.owners.get_mut(&before.address) {
+            owners.remove(service);
+            if owners.is_empty() {
+                self.owners.remove(&before.address);
+            }
+        }
+        true
     }
 
     /// Gives this very address to the Service, which may have it already.
     pub(super) fn assign(&mut self, claim: &Claim, address: Ipv4Addr) -> Result<(), String> {
         let Some(pool) = self.config.pool_of(address) else {
-            return Err(format!("{:?} is not allowed in config", address.to_string()));
+            return Err(format!(
+                "{:?} is not allowed in config",
+                address.to_string()
+            ));
         };
         if let Some(wanted) = claim.pool.as_ref().filter(|wanted| **wanted != pool.name) {
-            return Err(format!("{:?} is not in pool {wanted:?}", address.to_string()));
+            return Err(format!(
+                "{:?} is not in pool {wanted:?}",
+                address.to_string()
+            ));
         }
         self.check_sharing(claim, address)?;
-        let allocation = Allocation { address, claim: claim.clone() };
+        let allocation = Allocation {
+            address,
+            claim: claim.clone(),
+        };
+        self.release(&claim.service);
         self.given.insert(claim.service.clone(), allocation);
+        let owners = self.owners.entry(address).or_default();
+        owners.insert(claim.service.clone());
         Ok(())
     }
 
@@ -89,16 +102,13 @@ impl Allocator {
             self.assign(claim, address)?;
             return Ok(address);
         }
-        let (pools, exhausted): (Vec<&Pool>, String) = match &claim.pool {
-            Some(name) => {
-                let pool = self.config.pool(name);
-                let pool = pool.ok_or_else(|| format!("unknown pool {name:?}"))?;
-                (vec![pool], format!("no available IPs in pool {name:?}"))
-            }
-            None => {
-                let pools = self.config.pools.iter().filter(|pool| pool.auto_assign).collect();
-                (pools, "no available IPs".to_owned())
-            }
+        let (pools, exhausted): (Vec<&Pool>, String) = if let Some(name) = &claim.pool {
+            let pool = self.config.pool(name);
+            let pool = pool.ok_or_else(|| format!("unknown pool {name:?}"))?;
+            (vec![pool], format!("no available IPs in pool {name:?}"))
+        } else {
+            let pools = self.config.pools.iter().filter(|pool| pool.auto_assign);
+            (pools.collect(), "no available IPs".to_owned())
         };
         let address = pools
             .iter()
@@ -111,23 +121,33 @@ impl Allocator {
 
     /// Whether the Service may have an address beside those who have it already.
     fn check_sharing(&self, claim: &Claim, address: Ipv4Addr) -> Result<(), String> {
-        let others = self
-            .given
-            .values()
-            .filter(|given| given.address == address && given.claim.service != claim.service);
-        for Allocation { claim: other, .. } in others {
-            let same = claim.sharing_key == other.sharing_key;
-            if claim.sharing_key.is_empty() || !same || claim.backend_key != other.backend_key {
-                return Err(format!(
-                    "can't change sharing key for {:?}, address also in use by {}",
-                    claim.service, other.service
-                ));
-            }
+        let others: Vec<&Claim> = self
+            .owners
+            .get(&address)
+            .into_iter()
+            .flatten()
+            .filter(|service| **service != claim.service)
+            .filter_map(|service| self.given.get(service))
+            .map(|given| &given.claim)
+            .collect();
+        let shares = |other: &&Claim| {
+            !claim.sharing_key.is_empty()
+                && claim.sharing_key == other.sharing_key
+                && claim.backend_key == other.backend_key
+        };
+        if !others.iter().all(shares) {
+            let names: Vec<&str> = others.iter().map(|other| &*other.service).collect();
+            return Err(format!(
+                "can't change sharing key for {:?}, address also in use by {}",
+                claim.service,
+                names.join(",")
+            ));
+        }
+        for other in others {
             if let Some((protocol, port)) = claim.ports.intersection(&other.ports).next() {
                 return Err(format!(
-                    "port {protocol}/{port} is already in use on {:?} by {}",
-                    address.to_string(),
-                    other.service
+                    "port {protocol}/{port} is already in use on {:?}",
+                    address.to_string()
                 ));
             }
         }
@@ -135,19 +155,17 @@ impl Allocator {
     }
 
     /// Per pool: its name, how many addresses it has, how many of them are given out.
-    pub(super) fn usage(&self) -> Vec<(String, usize, usize)> {
+    pub(super) fn usage(&self) -> Vec<(String, u64, usize)> {
+        let used = |pool: &Pool| {
+            self.owners
+                .keys()
+                .filter(|address| pool.contains(**address))
+                .count()
+        };
         self.config
             .pools
             .iter()
-            .map(|pool| {
-                let used: BTreeSet<Ipv4Addr> = self
-                    .given
-                    .values()
-                    .map(|given| given.address)
-                    .filter(|address| pool.contains(*address))
-                    .collect();
-                (pool.name.clone(), pool.addresses().count(), used.len())
-            })
+            .map(|pool| (pool.name.clone(), pool.size(), used(pool)))
             .collect()
     }
 }
@@ -179,7 +197,10 @@ mod tests {
         let mut allocator = allocator();
         let first = allocator.allocate(&claim("n/a", &[80])).unwrap();
         allocator.allocate(&claim("n/b", &[80])).unwrap();
-        assert_eq!(allocator.allocate(&claim("n/c", &[80])).unwrap_err(), "no available IPs");
+        assert_eq!(
+            allocator.allocate(&claim("n/c", &[80])).unwrap_err(),
+            "no available IPs"
+        );
         assert!(allocator.release("n/a"));
         assert_eq!(allocator.allocate(&claim("n/c", &[80])).unwrap(), first);
     }
@@ -187,10 +208,22 @@ mod tests {
     #[test]
     fn a_pool_that_does_not_assign_by_itself_must_be_named() {
         let mut allocator = allocator();
-        let named = Claim { pool: Some("spare".to_owned()), ..claim("n/a", &[80]) };
-        assert_eq!(allocator.allocate(&named).unwrap(), Ipv4Addr::new(10, 0, 1, 0));
-        let unknown = Claim { pool: Some("nope".to_owned()), ..claim("n/b", &[80]) };
-        assert_eq!(allocator.allocate(&unknown).unwrap_err(), "unknown pool \"nope\"");
+        let named = Claim {
+            pool: Some("spare".to_owned()),
+            ..claim("n/a", &[80])
+        };
+        assert_eq!(
+            allocator.allocate(&named).unwrap(),
+            Ipv4Addr::new(10, 0, 1, 0)
+        );
+        let unknown = Claim {
+            pool: Some("nope".to_owned()),
+            ..claim("n/b", &[80])
+        };
+        assert_eq!(
+            allocator.allocate(&unknown).unwrap_err(),
+            "unknown pool \"nope\""
+        );
     }
 
     #[test]
@@ -204,9 +237,22 @@ mod tests {
         };
         allocator.allocate(&shared("n/a", 80)).unwrap();
         allocator.allocate(&shared("n/b", 81)).unwrap();
-        assert!(allocator.allocate(&shared("n/c", 80)).unwrap_err().contains("port TCP/80"));
-        let stranger = Claim { wanted: Some(address), ..claim("n/d", &[82]) };
-        assert!(allocator.allocate(&stranger).unwrap_err().contains("also in use by n/a"));
+        assert!(
+            allocator
+                .allocate(&shared("n/c", 80))
+                .unwrap_err()
+                .contains("port TCP/80")
+        );
+        let stranger = Claim {
+            wanted: Some(address),
+            ..claim("n/d", &[82])
+        };
+        assert!(
+            allocator
+                .allocate(&stranger)
+                .unwrap_err()
+                .contains("also in use by n/a")
+        );
     }
 
     #[test]
@@ -214,7 +260,10 @@ mod tests {
         let mut allocator = allocator();
         allocator.allocate(&claim("n/a", &[80])).unwrap();
         let refused = allocator.configure(Config::default()).unwrap_err();
-        assert!(refused.contains("\"n/a\" cannot own \"10.0.0.1\""), "{refused}");
-        assert_eq!(allocator.config().pools.len(), 2);
+        assert!(
+            refused.contains("\"n/a\" cannot own \"10.0.0.1\""),
+            "{refused}"
+        );
+        assert_eq!(allocator.config.pools.len(), 2);
     }
 }

@@ -1,41 +1,45 @@
 //! The speaker: announces on this node's network the addresses of Services that have ready Pods.
 //!
-//! With several nodes one of them announces an address: the first by a hash of node and Service, so
-//! that all speakers agree without talking.
+//! Of the nodes with ready Pods one announces an address: the first by a hash of node and Service,
+//! so that all speakers agree without talking.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::Ipv4Addr;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Node, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Service};
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
-use super::announcer::Announcer;
-use super::config::Config;
+use super::config::{self, Config};
 use super::controller::current_address;
-use super::{Setup, config_texts, key, load, log};
+use super::{Setup, announcer, config_texts, key, log};
 use crate::Failure;
 
 enum News {
-    Config(Option<(ConfigMap, String)>),
-    Services(watcher::Event<Service>),
-    Endpoints(watcher::Event<Endpoints>),
-    Nodes(watcher::Event<Node>),
+    Config(Option<Box<(ConfigMap, String)>>),
+    Services(Box<watcher::Event<Service>>),
+    Endpoints(Box<watcher::Event<Endpoints>>),
 }
 
 /// A picture of all objects of a kind, kept by a watch.
 struct Picture<K> {
     objects: BTreeMap<String, K>,
     relisted: BTreeMap<String, K>,
+    /// Whether the first list is complete.
+    synced: bool,
 }
 
 impl<K: kube::Resource> Picture<K> {
     fn new() -> Self {
-        Self { objects: BTreeMap::new(), relisted: BTreeMap::new() }
+        Self {
+            objects: BTreeMap::new(),
+            relisted: BTreeMap::new(),
+            synced: false,
+        }
     }
 
     fn observe(&mut self, event: watcher::Event<K>) {
@@ -44,7 +48,10 @@ impl<K: kube::Resource> Picture<K> {
             watcher::Event::InitApply(object) => {
                 self.relisted.insert(key(object.meta()), object);
             }
-            watcher::Event::InitDone => self.objects = std::mem::take(&mut self.relisted),
+            watcher::Event::InitDone => {
+                self.objects = std::mem::take(&mut self.relisted);
+                self.synced = true;
+            }
             watcher::Event::Apply(object) => {
                 self.objects.insert(key(object.meta()), object);
             }
@@ -57,70 +64,136 @@ impl<K: kube::Resource> Picture<K> {
 
 fn watch<K>(setup: &Setup) -> impl futures::Stream<Item = watcher::Event<K>> + Send + use<K>
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Send
         + 'static,
 {
     let api: Api<K> = Api::all(setup.client.clone());
-    watcher(api, watcher::Config::default()).default_backoff().filter_map(|event| async move {
-        let trouble = |error: &watcher::Error| {
-            log("watchFailed", &format!("watch {}: {error}", K::plural(&())), json!({}));
-        };
-        event.inspect_err(trouble).ok()
-    })
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .filter_map(|event| async move {
+            let trouble = |error: &watcher::Error| {
+                let what = format!("watch {}: {error}", K::plural(&()));
+                log("watchFailed", &what, json!({}));
+            };
+            event.inspect_err(trouble).ok()
+        })
 }
 
 pub(super) async fn run(setup: Setup, node: String) -> Result<(), Failure> {
     let mut news = futures::stream::select_all([
         config_texts(&setup).map(News::Config).boxed(),
-        watch::<Service>(&setup).map(News::Services).boxed(),
-        watch::<Endpoints>(&setup).map(News::Endpoints).boxed(),
-        watch::<Node>(&setup).map(News::Nodes).boxed(),
+        watch::<Service>(&setup)
+            .map(|event| News::Services(Box::new(event)))
+            .boxed(),
+        watch::<Endpoints>(&setup)
+            .map(|event| News::Endpoints(Box::new(event)))
+            .boxed(),
     ]);
-    let mut config: Option<Config> = None;
-    let mut services = Picture::<Service>::new();
-    let mut endpoints = Picture::<Endpoints>::new();
-    let mut nodes = Picture::<Node>::new();
-    let mut announcer = Announcer::new();
-    let mut announced: BTreeMap<String, Ipv4Addr> = BTreeMap::new();
+    let mut speaker = Speaker {
+        node,
+        metrics: setup.metrics,
+        config: None,
+        services: Picture::new(),
+        endpoints: Picture::new(),
+        announced: BTreeMap::new(),
+    };
     while let Some(item) = news.next().await {
         match item {
-            News::Config(Some((_, text))) => match load(&text) {
-                Ok(loaded) => {
-                    config = Some(loaded);
-                    setup.metrics.set("metallb_k8s_client_config_loaded_bool", 1.0);
-                }
-                Err(_) => setup.metrics.set("metallb_k8s_client_config_stale_bool", 1.0),
-            },
-            News::Config(None) => log("configDeleted", "config is gone, keeping the last", json!({})),
-            News::Services(event) => services.observe(event),
-            News::Endpoints(event) => endpoints.observe(event),
-            News::Nodes(event) => nodes.observe(event),
+            News::Config(config) => speaker.configure(config.map(|config| config.1)),
+            News::Services(event) => speaker.services.observe(*event),
+            News::Endpoints(event) => speaker.endpoints.observe(*event),
         }
-        let Some(config) = &config else { continue };
-        let wanted = wanted(config, &services.objects, &endpoints.objects, &nodes.objects, &node);
-        for (service, address) in announced.clone() {
-            if wanted.get(&service) != Some(&address) {
-                announced.remove(&service);
-                log("serviceWithdrawn", "withdrawing service announcement",
-                    json!({"service": service, "ip": address}));
-                if !announced.values().any(|other| *other == address) {
-                    announcer.withdraw(address);
-                }
-            }
-        }
-        for (service, address) in wanted {
-            if announced.insert(service.clone(), address) != Some(address) {
-                let pool = config.pool_of(address).map(|pool| pool.name.clone());
-                log("serviceAnnounced", "service has IP, announcing", json!({
-                    "service": service, "ip": address, "pool": pool, "protocol": "layer2"}));
-                if let Err(problem) = announcer.announce(address) {
-                    log("announceFailed", &problem, json!({"service": service, "ip": address}));
-                }
-            }
-        }
-        setup.metrics.set("metallb_speaker_announced", announced.len() as f64);
+        speaker.follow();
     }
     Err(Failure::work("the watches ended"))
+}
+
+struct Speaker {
+    node: String,
+    metrics: super::metrics::Metrics,
+    config: Option<Config>,
+    services: Picture<Service>,
+    endpoints: Picture<Endpoints>,
+    /// What this node announces: by Service its address.
+    announced: BTreeMap<String, Ipv4Addr>,
+}
+
+impl Speaker {
+    fn configure(&mut self, text: Option<String>) {
+        let missing = || "no MetalLB configuration in cluster".to_owned();
+        let parsed = text
+            .ok_or_else(missing)
+            .and_then(|text| config::parse(&text).map_err(|error| error.to_string()));
+        match parsed {
+            Ok(config) => {
+                log("configLoaded", "config (re)loaded", json!({}));
+                self.config = Some(config);
+                self.metrics.config_is_current();
+            }
+            Err(problem) => {
+                log(
+                    "configStale",
+                    "config (re)load failed, config marked stale",
+                    json!({"error": problem}),
+                );
+                self.metrics.config_is_stale();
+            }
+        }
+    }
+
+    /// Makes the announcements what they should be.
+    fn follow(&mut self) {
+        let Some(config) = &self.config else { return };
+        if !self.services.synced || !self.endpoints.synced {
+            return;
+        }
+        let wanted = wanted(
+            config,
+            &self.services.objects,
+            &self.endpoints.objects,
+            &self.node,
+        );
+        self.announced.retain(|service, address| {
+            let stays = wanted.get(service) == Some(address);
+            if !stays {
+                // Neighbours forget by themselves, or hear from the next announcer.
+                log(
+                    "serviceWithdrawn",
+                    "withdrawing service announcement",
+                    json!({"service": service, "ip": address}),
+                );
+            }
+            stays
+        });
+        for (service, address) in wanted {
+            if self.announced.contains_key(&service) {
+                continue;
+            }
+            let pool = config.pool_of(address).map(|pool| pool.name.as_str());
+            log(
+                "serviceAnnounced",
+                "service has IP, announcing",
+                json!({"service": service, "ip": address, "pool": pool, "protocol": "layer2"}),
+            );
+            if let Err(problem) = announcer::announce(address) {
+                let about = json!({"service": service, "ip": address});
+                log("announceFailed", &problem, about);
+            }
+            self.announced.insert(service, address);
+        }
+        let series = self.announced.iter().map(|(service, address)| {
+            let node = &self.node;
+            let labels =
+                format!("service={service:?},protocol=\"layer2\",node={node:?},ip=\"{address}\"");
+            (format!("metallb_speaker_announced{{{labels}}}"), 1.0)
+        });
+        let series = series.collect();
+        self.metrics.replace("metallb_speaker_announced", series);
+    }
 }
 
 /// The Services this node announces, and their addresses.
@@ -128,83 +201,36 @@ fn wanted(
     config: &Config,
     services: &BTreeMap<String, Service>,
     endpoints: &BTreeMap<String, Endpoints>,
-    nodes: &BTreeMap<String, Node>,
     here: &str,
 ) -> BTreeMap<String, Ipv4Addr> {
-    let known: BTreeSet<String> =
-        nodes.values().filter_map(|node| node.metadata.name.clone()).collect();
-    services
-        .iter()
-        .filter_map(|(name, service)| {
-            let spec = service.spec.as_ref()?;
-            let address = current_address(service)?;
-            let balanced = spec.type_.as_deref() == Some("LoadBalancer");
-            if !balanced || config.pool_of(address).is_none() {
-                return None;
-            }
-            let ready = ready_nodes(endpoints.get(name)?);
-            if ready.is_empty() {
-                return None;
-            }
-            let local = spec.external_traffic_policy.as_deref() == Some("Local");
-            let candidates: Vec<&String> = known
-                .iter()
-                .filter(|node| !local || ready.contains(&Some((*node).clone())))
-                .collect();
-            let first = candidates.into_iter().min_by_key(|node| rank(node, name))?;
-            (first == here).then(|| (name.clone(), address))
-        })
+    let of = |(name, service): (&String, &Service)| {
+        let balanced = service.spec.as_ref()?.type_.as_deref() == Some("LoadBalancer");
+        let address = current_address(service).filter(|_| balanced)?;
+        config.pool_of(address)?;
+        let candidates = usable_nodes(endpoints.get(name)?);
+        let first = candidates.into_iter().min_by_key(|node| rank(node, name))?;
+        (first == here).then(|| (name.clone(), address))
+    };
+    services.iter().filter_map(of).collect()
+}
+
+/// The nodes that have a Pod of the Service which is ready on all its ports.
+fn usable_nodes(endpoints: &Endpoints) -> BTreeSet<&str> {
+    let subsets = || endpoints.subsets.iter().flatten();
+    let unready: BTreeSet<&str> = subsets()
+        .flat_map(|subset| subset.not_ready_addresses.iter().flatten())
+        .map(|address| address.ip.as_str())
+        .collect();
+    subsets()
+        .flat_map(|subset| subset.addresses.iter().flatten())
+        .filter(|address| !unready.contains(address.ip.as_str()))
+        .filter_map(|address| address.node_name.as_deref())
         .collect()
 }
 
-/// The nodes of a Service's ready Pods; `None` for an endpoint that names no node.
-fn ready_nodes(endpoints: &Endpoints) -> BTreeSet<Option<String>> {
-    let subsets = endpoints.subsets.iter().flatten();
-    let ready = subsets.flat_map(|subset| subset.addresses.iter().flatten());
-    ready.map(|address| address.node_name.clone()).collect()
-}
-
-fn rank(node: &str, service: &str) -> u64 {
-    // The keys of a DefaultHasher made this way are fixed, so speakers of one build agree.
-    let mut hasher = DefaultHasher::new();
-    (node, service).hash(&mut hasher);
-    hasher.finish()
+fn rank(node: &str, service: &str) -> [u8; 32] {
+    Sha256::digest(format!("{node}#{service}")).into()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metallb::config;
-
-    fn from<K: DeserializeOwned>(value: serde_json::Value) -> K {
-        serde_json::from_value(value).unwrap()
-    }
-
-    #[test]
-    fn only_services_with_ready_pods_are_announced_and_by_one_node() {
-        let config = config::parse(
-            "address-pools: [{name: a, protocol: layer2, addresses: [10.0.0.0/24]}]",
-        )
-        .unwrap();
-        let service: Service = from(json!({
-            "metadata": {"name": "s", "namespace": "n"}, "spec": {"type": "LoadBalancer"},
-            "status": {"loadBalancer": {"ingress": [{"ip": "10.0.0.7"}]}}}));
-        let services = BTreeMap::from([("n/s".to_owned(), service)]);
-        let nodes: BTreeMap<String, Node> = ["a", "b", "c"]
-            .iter()
-            .map(|name| (format!("/{name}"), from(json!({"metadata": {"name": name}}))))
-            .collect();
-        let with = |subsets: serde_json::Value| {
-            BTreeMap::from([("n/s".to_owned(), from::<Endpoints>(json!({"subsets": subsets})))])
-        };
-        let count = |endpoints: &BTreeMap<String, Endpoints>| {
-            ["a", "b", "c"]
-                .iter()
-                .filter(|node| !wanted(&config, &services, endpoints, &nodes, node).is_empty())
-                .count()
-        };
-        assert_eq!(count(&with(json!([{"addresses": [{"ip": "10.1.0.1", "nodeName": "b"}]}]))), 1);
-        assert_eq!(count(&with(json!([{"notReadyAddresses": [{"ip": "10.1.0.1"}]}]))), 0);
-        assert_eq!(count(&BTreeMap::new()), 0);
-    }
-}
+mod tests;

@@ -1,6 +1,8 @@
 //! Asking a model server over gRPC.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +41,10 @@ pub(super) struct Models {
 
 impl Models {
     pub(super) fn new(pod: Pod) -> Self {
-        Self { pod, channels: Mutex::default() }
+        Self {
+            pod,
+            channels: Mutex::default(),
+        }
     }
 
     /// Asks `target` what digit an image shows.
@@ -49,15 +54,17 @@ impl Models {
         pixels: Vec<f32>,
         clock: &dyn Clock,
     ) -> Result<Prediction, String> {
-        let port = target.port.trim().parse::<u16>().map_err(|_| {
-            format!("port {:?} is not a port number (1 to 65535)", target.port)
-        })?;
-        let address = (target.addr.trim().to_owned(), port);
-        let channel = self.channel(&address).await?;
+        let port = target
+            .port
+            .trim()
+            .parse::<NonZeroU16>()
+            .map_err(|_| format!("port {:?} is not a port number (1 to 65535)", target.port))?;
+        let address = (target.addr.trim().to_owned(), port.get());
+        let channel = self.channel(&address, clock).await?;
         let request = request(&target.name, pixels);
         let before = clock.monotonic();
         let answer = PredictionServiceClient::new(channel).predict(request).await;
-        let latency = clock.monotonic() - before;
+        let latency = clock.monotonic().saturating_sub(before);
         let response = answer.map_err(|status| {
             // The server may have moved; the next request looks it up again.
             self.forget(&address);
@@ -67,21 +74,31 @@ impl Models {
         let output = |name: &str| {
             response.outputs.get(name).ok_or_else(|| {
                 let known: Vec<&str> = response.outputs.keys().map(String::as_str).collect();
-                format!("the model has no output {name:?} (it has: {})", known.join(", "))
+                format!(
+                    "the model has no output {name:?} (it has: {})",
+                    known.join(", ")
+                )
             })
         };
         let class = output("classes")?;
-        let class = class.int_val.first().copied().or_else(|| {
-            class.tensor_content.first().map(|byte| i32::from(*byte))
-        });
+        let class = class
+            .int_val
+            .first()
+            .copied()
+            .or_else(|| class.tensor_content.first().map(|byte| i32::from(*byte)));
         let probabilities = floats(output("predictions")?);
         if probabilities.len() != 10 {
-            return Err(format!("expected ten predictions, got {}", probabilities.len()));
+            return Err(format!(
+                "expected ten predictions, got {}",
+                probabilities.len()
+            ));
         }
-        let version = response.model_spec.and_then(|spec| match spec.version_choice {
-            Some(VersionChoice::Version(version)) => Some(version),
-            Some(VersionChoice::VersionLabel(_)) | None => None,
-        });
+        let version = response
+            .model_spec
+            .and_then(|spec| match spec.version_choice {
+                Some(VersionChoice::Version(version)) => Some(version),
+                Some(VersionChoice::VersionLabel(_)) | None => None,
+            });
         Ok(Prediction {
             version: version.ok_or("the server did not say its model's version")?,
             class: class.ok_or("output \"classes\" is empty")?,
@@ -90,23 +107,27 @@ impl Models {
         })
     }
 
-    async fn channel(&self, address: &(String, u16)) -> Result<Channel, String> {
+    async fn channel(&self, address: &(String, u16), clock: &dyn Clock) -> Result<Channel, String> {
         if let Some(channel) = self.channels().get(address) {
             return Ok(channel.clone());
         }
         let (host, port) = address;
-        let trouble = |why: &dyn std::fmt::Display| format!("cannot reach {host}:{port}: {why}");
-        let found = self.pod.resolve(host, *port).await.map_err(|e| trouble(&e))?;
-        let first = found.first().ok_or_else(|| trouble(&"the name has no address"))?;
-        let endpoint = Endpoint::from_shared(format!("http://{first}"))
-            .map_err(|e| trouble(&e))?
-            .connect_timeout(CONNECT)
-            .timeout(PATIENCE)
-            .tcp_nodelay(true);
-        let channel =
-            endpoint.connect().await.map_err(|e| trouble(&stdx::error::chain(&e)))?;
-        self.channels().insert(address.clone(), channel.clone());
-        Ok(channel)
+        let trouble = |why: &str| format!("cannot reach {host}:{port}: {why}");
+        let found = tokio::select! {
+            found = self.pod.resolve(host, *port) => found.map_err(|e| trouble(&e.to_string()))?,
+            () = clock.sleep(CONNECT) => return Err(trouble("looking up the name took too long")),
+        };
+        let mut why = "the name has no address".to_owned();
+        for address_found in found {
+            match connect(address_found).await {
+                Ok(channel) => {
+                    self.channels().insert(address.clone(), channel.clone());
+                    return Ok(channel);
+                }
+                Err(problem) => why = problem,
+            }
+        }
+        Err(trouble(&why))
     }
 
     fn forget(&self, address: &(String, u16)) {
@@ -118,8 +139,21 @@ impl Models {
     }
 }
 
+async fn connect(address: SocketAddr) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| error.to_string())?
+        .connect_timeout(CONNECT)
+        .timeout(PATIENCE)
+        .tcp_nodelay(true);
+    let connected = endpoint.connect().await;
+    connected.map_err(|error| stdx::error::chain(&error))
+}
+
 fn request(name: &str, pixels: Vec<f32>) -> PredictRequest {
-    let dim = |size: i64| Dim { size, name: String::new() };
+    let dim = |size: i64| Dim {
+        size,
+        name: String::new(),
+    };
     let shape = TensorShapeProto {
         dim: vec![dim(1), dim(pixels.len() as i64)],
         unknown_rank: false,

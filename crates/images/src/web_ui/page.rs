@@ -23,7 +23,11 @@ pub(super) fn render(target: &Target, shown: &Shown) -> Result<String, String> {
         Ok(p) => format!("{:.1} ms", p.latency.as_secs_f64() * 1000.0),
         Err(_) => "–".to_owned(),
     };
-    let probabilities = shown.answer.as_ref().map(|p| p.probabilities.as_slice()).unwrap_or(&[]);
+    let probabilities = shown
+        .answer
+        .as_ref()
+        .map(|p| p.probabilities.as_slice())
+        .unwrap_or(&[]);
     Ok(PAGE
         .replace("{{name}}", &escaped(&target.name))
         .replace("{{addr}}", &escaped(&target.addr))
@@ -67,8 +71,20 @@ fn png(pixels: &[u8]) -> Result<String, String> {
     Ok(format!("data:image/png;base64,{}", STANDARD.encode(bytes)))
 }
 
+/// For HTML; braces too, which would look like places to fill in.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '{' => safe.push_str("&#123;"),
+            other => safe.push(other),
+        }
+    }
+    safe
 }
 
 #[cfg(test)]
@@ -77,7 +93,12 @@ mod tests {
     use crate::web_ui::client::Prediction;
 
     fn shown(answer: Result<Prediction, String>) -> Shown {
-        Shown { index: 0, truth: 7, pixels: vec![0; 784], answer }
+        Shown {
+            index: 0,
+            truth: 7,
+            pixels: vec![0; 784],
+            answer,
+        }
     }
 
     #[test]
@@ -97,9 +118,18 @@ mod tests {
 
     #[test]
     fn a_failure_is_shown_and_cannot_inject_markup() {
-        let target = Target { addr: "\"><script>".to_owned(), ..Target::default() };
+        let target = Target {
+            addr: "\"><script>".to_owned(),
+            ..Target::default()
+        };
         let html = render(&target, &shown(Err("no <such> host".to_owned()))).unwrap();
         assert!(html.contains("Exception making request: no &lt;such&gt; host"));
         assert!(!html.contains("\"><script>"));
+        let target = Target {
+            name: "{{bars}}".to_owned(),
+            ..Target::default()
+        };
+        let html = render(&target, &shown(Err(String::new()))).unwrap();
+        assert!(html.contains("value=\"&#123;&#123;bars}}\""));
     }
 }
