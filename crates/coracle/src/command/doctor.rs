@@ -178,8 +178,9 @@ fn data_dir(root: PathBuf) -> Finding {
             None => break,
         }
     }
-    if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
-        let found = format!("{} cannot be written by this user", existing.display());
+    // Trying is the only way to know: root may write everywhere, but not in every file system.
+    if let Err(error) = tempfile::Builder::new().prefix(".coracle-doctor-").tempdir_in(existing) {
+        let found = format!("{} cannot be written: {}", existing.display(), stdx::error::chain(&error));
         return Finding::broken(what, found, "choose another place with --data-dir");
     }
     let free = rustix::fs::statvfs(existing).map_or(0, |s| s.f_bavail * s.f_frsize);

@@ -26,6 +26,10 @@ pub(crate) fn run(args: &Down) -> Result<()> {
             return Ok(());
         }
     }
+    // An ephemeral server takes its directory along.
+    if !data.root().exists() {
+        return Ok(());
+    }
     clean(&data)?;
     if args.purge {
         std::fs::remove_dir_all(data.root())

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -262,6 +263,6 @@ fn background_errors(data: &DataDir, ephemeral: bool) -> Result<Stdio> {
     if ephemeral {
         return Ok(Stdio::null());
     }
-    let open = |path: &Path| File::options().create(true).append(true).open(path);
+    let open = |path: &Path| File::options().create(true).append(true).mode(0o600).open(path);
     open(&data.log()).map(Stdio::from).map_err(attempting("open the server's log"))
 }
