@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio as ProcessStdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -342,6 +343,7 @@ impl Inner {
         let log = File::options()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(self.options.data_dir.join(LOG))
             .map_err(io_error("open spawner log"))?;
         let mut command = Command::new(&self.options.exe);
