@@ -16,8 +16,6 @@ pub(crate) enum Code {
     Unreachable = 3,
     /// Something about this machine is in the way.
     Environment = 4,
-    /// The thing asked for does not exist.
-    NotFound = 5,
 }
 
 /// Why a command gave up.

@@ -70,8 +70,11 @@ impl Running {
     /// Ends Pods (or leaves them), then everything else, storage last.
     pub(crate) async fn stop(self, supervisor: &Supervisor) {
         self.kubelet.drain().await;
+        tracing::info!("the node has ended its Pods");
         self.apiserver.shutdown().await;
+        tracing::info!("the Kubernetes API has stopped");
         supervisor.shutdown().await;
+        tracing::info!("all tasks have ended");
         for database in &self.databases {
             database.close().await;
         }
