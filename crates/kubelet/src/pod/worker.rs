@@ -227,7 +227,8 @@ impl Worker {
         };
         tokio::select! {
             biased;
-            input = self.inputs.recv() => match input {
+            // Nothing comes after the news that the object is gone.
+            input = self.inputs.recv(), if !self.machine.removed => match input {
                 Some(Input::Pod(pod)) => {
                     self.pods.send_replace(pod.clone());
                     Some(Event::Pod(pod))

@@ -311,6 +311,25 @@ async fn a_deleted_pod_is_ended_politely_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_pod_whose_object_is_gone_at_once_is_ended_and_leaves_nothing() {
+    let rig = Rig::new(|_| Behaviour::Run).await;
+    let pod = rig.pod(
+        "p",
+        json!({"containers": [{"name": "c", "image": "img"}]}),
+    );
+    rig.wait_for(rig.api.pod("p", ready)).await;
+    rig.api.delete_pod("default", "p", 0);
+    let gone = async {
+        while rig.pod_dir(&pod).exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    rig.wait_for(gone).await;
+    assert_eq!(rig.runtime.signals(), [("c".to_owned(), 15)]);
+    assert!(rig.runtime.running().is_empty());
+}
+
+#[tokio::test]
 async fn a_readiness_probe_decides_and_a_liveness_probe_restarts() {
     let rig = Rig::new(|_| Behaviour::Run).await;
     rig.runtime.on_exec(|_, spec| match spec.argv[0].as_str() {
