@@ -26,6 +26,7 @@ mod revision;
 mod runtime;
 mod scheduler;
 mod serviceaccount;
+mod statefulset;
 mod volume;
 
 pub use error::Error;
@@ -133,6 +134,12 @@ pub fn start(options: Options, supervisor: &Supervisor) -> Result<(), Error> {
         &client("daemon-set-controller"),
         &informers,
         events("daemonset-controller"),
+        &starter,
+    );
+    statefulset::start(
+        &client("statefulset-controller"),
+        &informers,
+        events("statefulset-controller"),
         &starter,
     );
     job::start(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
     LabelSelector, ObjectMeta, OwnerReference, Time,
 };
@@ -135,21 +135,23 @@ pub(crate) fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
-fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
+fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions
+    conditions
         .iter()
-        .find(|c| c.type_ == "Ready" && c.status == "True")?;
-    Some(ready.last_transition_time.as_ref().map(|time| time.0))
+        .find(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 pub(crate) fn is_ready(pod: &Pod) -> bool {
-    ready_since(pod).is_some()
+    ready_condition(pod).is_some()
 }
 
 /// When the Pod became ready, for ordering.
 pub(crate) fn ready_time(pod: &Pod) -> Option<Timestamp> {
-    ready_since(pod).flatten()
+    ready_condition(pod)?
+        .last_transition_time
+        .as_ref()
+        .map(|time| time.0)
 }
 
 /// How long a ready Pod still has to stay ready to be available: zero when it is, `None` when it
@@ -159,11 +161,13 @@ pub(crate) fn until_available(
     min_ready_seconds: i32,
     now: Timestamp,
 ) -> Option<Duration> {
-    let since = ready_since(pod)?;
+    if !is_ready(pod) {
+        return None;
+    }
     if min_ready_seconds <= 0 {
         return Some(Duration::ZERO);
     }
-    let ready_for = now.duration_since(since?);
+    let ready_for = now.duration_since(ready_time(pod)?);
     let wanted = jiff::SignedDuration::from_secs(i64::from(min_ready_seconds));
     Some((wanted - ready_for).try_into().unwrap_or(Duration::ZERO))
 }

@@ -324,7 +324,7 @@ fn condition(
     now: Timestamp,
 ) -> NamespaceCondition {
     let status = if problem.is_some() { "True" } else { "False" };
-    let (reason, message) = problem.unwrap_or((fine.0, fine.1.to_owned()));
+    let (reason, message) = problem.unwrap_or_else(|| (fine.0, fine.1.to_owned()));
     NamespaceCondition {
         type_: type_.to_owned(),
         status: status.to_owned(),

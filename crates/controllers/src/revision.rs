@@ -60,42 +60,39 @@ pub(crate) fn history<K: Resource<DynamicType = ()>>(
         .iter()
         .rfind(|r| r.data.as_ref().is_some_and(|data| data.0 == wanted));
     let mut changes = Vec::new();
-    let (hash, name) = match current {
-        Some(current) => {
-            if current.revision < newest {
-                let mut updated = current.as_ref().clone();
-                updated.revision = newest + 1;
-                changes.push(Change::Replace(Box::new(updated)));
-            }
-            let hash = current
-                .labels()
-                .get(HASH_LABEL)
-                .cloned()
-                .unwrap_or_default();
-            (hash, current.name_any())
+    let (hash, name) = if let Some(current) = current {
+        if current.revision < newest {
+            let mut updated = current.as_ref().clone();
+            updated.revision = newest + 1;
+            changes.push(Change::Replace(Box::new(updated)));
         }
-        None => {
-            let hash = deployment::hash(template, collisions);
-            let name = format!("{}-{hash}", owner.name_any());
-            let from = template.metadata.clone().unwrap_or_default();
-            let mut labels = from.labels.unwrap_or_default();
-            labels.insert(HASH_LABEL.to_owned(), hash.clone());
-            changes.push(Change::Create(Box::new(ControllerRevision {
-                metadata: ObjectMeta {
-                    name: Some(name.clone()),
-                    namespace: owner.namespace(),
-                    labels: Some(labels),
-                    annotations: Some(kept(owner.meta().annotations.as_ref())),
-                    owner_references: Some(vec![meta::controller_ref(owner)]),
-                    ..ObjectMeta::default()
-                },
-                data: Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(
-                    wanted,
-                )),
-                revision: newest + 1,
-            })));
-            (hash, name)
-        }
+        let hash = current
+            .labels()
+            .get(HASH_LABEL)
+            .cloned()
+            .unwrap_or_default();
+        (hash, current.name_any())
+    } else {
+        let hash = deployment::hash(template, collisions);
+        let name = format!("{}-{hash}", owner.name_any());
+        let from = template.metadata.clone().unwrap_or_default();
+        let mut labels = from.labels.unwrap_or_default();
+        labels.insert(HASH_LABEL.to_owned(), hash.clone());
+        changes.push(Change::Create(Box::new(ControllerRevision {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: owner.namespace(),
+                labels: Some(labels),
+                annotations: Some(kept(owner.meta().annotations.as_ref())),
+                owner_references: Some(vec![meta::controller_ref(owner)]),
+                ..ObjectMeta::default()
+            },
+            data: Some(k8s_openapi::apimachinery::pkg::runtime::RawExtension(
+                wanted,
+            )),
+            revision: newest + 1,
+        })));
+        (hash, name)
     };
     let limit = usize::try_from(limit.unwrap_or(10)).unwrap_or(0);
     let mut old: Vec<_> = owned

@@ -235,7 +235,7 @@ impl Controller {
                 not_before: Duration::ZERO,
             });
             if now < known.not_before {
-                return Ok(Some(known.not_before - now));
+                return Ok(Some(known.not_before.saturating_sub(now)));
             }
             known.not_before = now + known.backoff.next_delay();
         }

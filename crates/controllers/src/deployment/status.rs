@@ -256,7 +256,8 @@ fn progress(
         let mut next = condition("Progressing", "True", "ReplicaSetUpdated", message, time);
         if let Some(current) = find(status, "Progressing") {
             if current.status == "True" {
-                next.last_transition_time = current.last_transition_time.clone();
+                next.last_transition_time
+                    .clone_from(&current.last_transition_time);
             }
         }
         // Every step forward moves the update time, from which the deadline counts.

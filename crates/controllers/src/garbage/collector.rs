@@ -45,7 +45,9 @@ pub(crate) fn start(
             work.extend(graph.put(kind.clone(), &new.metadata));
         }
         drop(graph);
-        work.into_iter().for_each(|item| keys.add(item));
+        for item in work {
+            keys.add(item);
+        }
     });
     move |monitors, starter| {
         let filled = vec![monitors.filled().boxed()];

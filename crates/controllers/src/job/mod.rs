@@ -1,7 +1,9 @@
 //! Job: runs Pods until enough of them have succeeded.
 
+mod conditions;
 mod indexes;
 mod plan;
+mod pods;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +17,8 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use stdx::SharedClock;
 
-use self::plan::{Change, FINALIZER, Observed};
+use self::plan::{Change, Observed};
+use self::pods::FINALIZER;
 use crate::runtime::{self, Handle, Informers, Key, Queue, Recorder, Starter};
 use crate::{Error, meta};
 

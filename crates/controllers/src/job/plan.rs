@@ -10,20 +10,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
+use super::conditions::{clear_condition, condition, resume, set_condition};
 use super::indexes;
+use super::pods::{FINALIZER, index_of, indexed_pod, pause_after_failures, pod_for};
 use crate::meta::{self, Claim};
-
-/// Kept on a Job's Pods until they are counted.
-pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
-const INDEX: &str = "batch.kubernetes.io/job-completion-index";
-
-/// The pause after a Pod has failed, doubled with every further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Most Pods created in one go.
 const BURST: usize = 500;
@@ -65,14 +58,6 @@ pub(super) struct Plan {
     pub(super) expired: bool,
 }
 
-fn condition<'a>(status: &'a JobStatus, type_: &str) -> Option<&'a JobCondition> {
-    status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|c| c.type_ == type_ && c.status == "True")
-}
-
 /// Whether the Job has ended, one way or the other, and when.
 fn finished(status: &JobStatus) -> Option<&JobCondition> {
     condition(status, "Complete").or_else(|| condition(status, "Failed"))
@@ -96,10 +81,6 @@ fn succeeded(pod: &Pod) -> bool {
 fn failed(pod: &Pod, only_failed: bool) -> bool {
     meta::phase(pod) == "Failed"
         || (!only_failed && pod.metadata.deletion_timestamp.is_some() && !succeeded(pod))
-}
-
-fn index_of(pod: &Pod) -> Option<i32> {
-    pod.annotations().get(INDEX)?.parse().ok()
 }
 
 /// The Pods of the Job and where they stand.
@@ -333,8 +314,8 @@ fn run(observed: &Observed, spec: &JobSpec, old: JobStatus, owned: Vec<Arc<Pod>>
         .iter()
         .filter(|c| matches!(c, Change::Create(_)))
         .count() as i32;
-    let some = |count: i32| (count != 0).then_some(count);
-    status.active = some(active.len() as i32 + created);
+    let running = active.len() as i32 + created;
+    status.active = (running != 0).then_some(running);
     status.ready = Some(active.iter().filter(|pod| meta::is_ready(pod)).count() as i32);
     status.terminating = Some(terminating + deleted);
     let empty = in_waiting(&waiting.succeeded) + in_waiting(&waiting.failed) == 0;
@@ -546,134 +527,6 @@ fn fill(
     } else {
         let pods = (0..missing).map(|_| Change::Create(Box::new(pod_for(job, spec))));
         plan.before.extend(pods);
-    }
-}
-
-/// How long to wait because Pods failed one after the other, with no success in between.
-fn pause_after_failures(pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
-    let ended = |pod: &Arc<Pod>| {
-        let statuses = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.container_statuses.as_ref());
-        let latest = statuses
-            .into_iter()
-            .flatten()
-            .filter_map(|status| {
-                status
-                    .state
-                    .as_ref()?
-                    .terminated
-                    .as_ref()?
-                    .finished_at
-                    .clone()
-            })
-            .max();
-        latest
-            .or_else(|| pod.creation_timestamp())
-            .map(|time| time.0)
-    };
-    let last_success = pods
-        .iter()
-        .filter(|pod| succeeded(pod))
-        .filter_map(ended)
-        .max();
-    let failures: Vec<Timestamp> = pods
-        .iter()
-        .filter(|pod| meta::phase(pod) == "Failed")
-        .filter_map(ended)
-        .filter(|at| last_success.is_none_or(|success| *at > success))
-        .collect();
-    let last = *failures.iter().max()?;
-    let doublings = u32::try_from(failures.len() - 1)
-        .unwrap_or(u32::MAX)
-        .min(16);
-    let pause = FIRST_PAUSE
-        .saturating_mul(1 << doublings)
-        .min(LONGEST_PAUSE);
-    let passed = Duration::try_from(now.duration_since(last)).unwrap_or(Duration::ZERO);
-    Some(pause.saturating_sub(passed)).filter(|left| !left.is_zero())
-}
-
-fn pod_for(job: &Job, spec: &JobSpec) -> Pod {
-    let mut pod = meta::pod_of_template(&spec.template, job);
-    pod.metadata
-        .finalizers
-        .get_or_insert_default()
-        .push(FINALIZER.to_owned());
-    pod
-}
-
-fn indexed_pod(job: &Job, spec: &JobSpec, index: i32) -> Pod {
-    let mut pod = pod_for(job, spec);
-    let name = format!("{}-{index}", job.name_any());
-    pod.metadata.generate_name = Some(format!("{name}-"));
-    pod.annotations_mut()
-        .insert(INDEX.to_owned(), index.to_string());
-    pod.labels_mut().insert(INDEX.to_owned(), index.to_string());
-    if let Some(spec) = &mut pod.spec {
-        spec.hostname.get_or_insert(name);
-        let variable = EnvVar {
-            name: "JOB_COMPLETION_INDEX".to_owned(),
-            value: None,
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    api_version: None,
-                    field_path: format!("metadata.labels['{INDEX}']"),
-                }),
-                ..EnvVarSource::default()
-            }),
-        };
-        let all = spec
-            .init_containers
-            .iter_mut()
-            .flatten()
-            .chain(&mut spec.containers);
-        for container in all {
-            let environment = container.env.get_or_insert_default();
-            if environment.iter().all(|known| known.name != variable.name) {
-                environment.push(variable.clone());
-            }
-        }
-    }
-    pod
-}
-
-fn set_condition(status: &mut JobStatus, type_: &str, reason: &str, message: &str, now: &Time) {
-    if condition(status, type_).is_some() {
-        return;
-    }
-    status
-        .conditions
-        .get_or_insert_default()
-        .push(JobCondition {
-            type_: type_.to_owned(),
-            status: "True".to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
-            last_probe_time: Some(now.clone()),
-            last_transition_time: Some(now.clone()),
-        });
-}
-
-fn clear_condition(status: &mut JobStatus, type_: &str) {
-    if let Some(conditions) = &mut status.conditions {
-        conditions.retain(|condition| condition.type_ != type_);
-    }
-}
-
-fn resume(status: &mut JobStatus, now: &Time) {
-    status.start_time = Some(now.clone());
-    for condition in status
-        .conditions
-        .iter_mut()
-        .flatten()
-        .filter(|c| c.type_ == "Suspended")
-    {
-        condition.status = "False".to_owned();
-        condition.reason = Some("JobResumed".to_owned());
-        condition.message = Some("Job resumed".to_owned());
-        condition.last_transition_time = Some(now.clone());
     }
 }
 

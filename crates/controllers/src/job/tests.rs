@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::plan::{Change, FINALIZER, Observed, Plan, plan};
+use super::plan::{Change, Observed, Plan, plan};
+use super::pods::FINALIZER;
 
 struct World {
     job: Job,

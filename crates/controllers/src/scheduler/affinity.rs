@@ -100,7 +100,7 @@ pub(super) fn against_pods(
         });
         // The first of a group that wants to be together has nobody to be with.
         let first = selects(term, pod, pod) && !placed.iter().any(|(o, _)| selects(term, pod, o));
-        if !near && !(first && domain.is_some()) {
+        if !(near || first && domain.is_some()) {
             return Some("node(s) didn't match pod affinity rules");
         }
     }

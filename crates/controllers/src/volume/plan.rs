@@ -322,7 +322,11 @@ fn bind(volume: &Arc<PersistentVolume>, claim: &Arc<PersistentVolumeClaim>) -> V
 
     let mut holder = claim.as_ref().clone();
     if volume_name(claim).is_empty() {
-        holder.spec.get_or_insert_default().volume_name = volume.metadata.name.clone();
+        holder
+            .spec
+            .get_or_insert_default()
+            .volume_name
+            .clone_from(&volume.metadata.name);
         holder
             .annotations_mut()
             .insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
