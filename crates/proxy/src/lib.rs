@@ -3,15 +3,18 @@
 //!
 //! Entry: [`start`] with [`Options`]. It watches Services and EndpointSlices, a pure plan says which
 //! (address, port) must listen for whom, and the set of listeners follows. A port that may not be
-//! opened becomes a Warning Event on the Service and is tried again.
+//! opened becomes a Warning Event on the Service and is tried again. Addresses outside 127/8 are put
+//! on an interface first, where the process may, and taken off it again.
 //!
 //! Invariant: two Services never disturb each other: every listener belongs to one Service port,
 //! and a change of one Service touches only its own listeners. Absent: SCTP, IPv6 node ports,
 //! source-address preservation.
 
+mod addresses;
 mod balance;
 mod events;
 mod listeners;
+mod netlink;
 mod plan;
 mod tcp;
 mod udp;
@@ -70,17 +73,23 @@ pub fn start(options: Options, supervisor: &Supervisor) {
         events,
         supervisor.clone(),
     );
+    let addresses = addresses::Addresses::new(options.node_ip);
     let here = plan::Here {
-        node_name: options.node_name,
-        node_ip: options.node_ip,
+        name: options.node_name,
+        address: options.node_ip,
         node_port_addresses: options.node_port_addresses,
     };
-    supervisor.spawn("service proxy", OnError::Log, run(news, listeners, here));
+    supervisor.spawn(
+        "service proxy",
+        OnError::Log,
+        run(news, listeners, addresses, here),
+    );
 }
 
 async fn run(
     mut news: mpsc::UnboundedReceiver<watch::News>,
     mut listeners: listeners::Listeners,
+    mut addresses: addresses::Addresses,
     here: plan::Here,
 ) -> Result<(), Infallible> {
     let mut cluster = watch::Cluster::default();
@@ -96,7 +105,9 @@ async fn run(
             () = listeners.retry_due() => {}
         }
         if cluster.is_known() {
-            listeners.follow(plan::plan(cluster.services(), cluster.slices(), &here));
+            let plan = plan::plan(cluster.services(), cluster.slices(), &here);
+            addresses.follow(plan.routes.keys().map(|listen| listen.address.ip()));
+            listeners.follow(plan);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The open listeners, which follow the plan. What cannot be opened is reported and tried again.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Shutdown;
@@ -153,23 +154,18 @@ impl Listeners {
     }
 
     fn serve(&mut self, listen: Listen, route: Route) -> io::Result<()> {
-        if !self.open.contains_key(&listen) {
-            self.open.insert(
-                listen,
-                Open {
-                    socket: bind(listen)?,
-                    serving: None,
-                },
-            );
-        }
         let owner = route.owner.clone();
         let balancer = self
             .balancers
             .entry(owner)
             .or_insert_with(|| Arc::new(Balancer::new(self.clock.clone(), self.rng.clone())))
             .clone();
-        let Some(open) = self.open.get_mut(&listen) else {
-            return Ok(());
+        let open = match self.open.entry(listen) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Open {
+                socket: bind(listen)?,
+                serving: None,
+            }),
         };
         if route.endpoints.is_empty() && listen.protocol == Protocol::Tcp {
             if open.serving.take().is_some() {

@@ -20,8 +20,8 @@ const DEFAULT_AFFINITY: Duration = Duration::from_secs(10_800);
 
 /// The node this proxy runs on.
 pub(crate) struct Here {
-    pub(crate) node_name: String,
-    pub(crate) node_ip: IpAddr,
+    pub(crate) name: String,
+    pub(crate) address: IpAddr,
     pub(crate) node_port_addresses: Vec<IpAddr>,
 }
 
@@ -262,7 +262,7 @@ fn plan_port(
         claim(*address, port.port, &targets.outside);
     }
     if let Some(node_port) = port.node_port.filter(|number| *number != 0) {
-        claim(here.node_ip, node_port, &targets.outside);
+        claim(here.address, node_port, &targets.outside);
         for address in here.node_port_addresses.iter().chain(&own_balancers) {
             claim(*address, node_port, &targets.outside);
         }
@@ -305,7 +305,7 @@ fn endpoints(
         };
         for endpoint in &slice.endpoints {
             let here =
-                only_here.is_none_or(|here| endpoint.node_name.as_deref() == Some(&here.node_name));
+                only_here.is_none_or(|here| endpoint.node_name.as_deref() == Some(&here.name));
             let address = endpoint
                 .addresses
                 .first()

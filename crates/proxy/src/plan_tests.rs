@@ -8,8 +8,8 @@ use super::*;
 
 fn here() -> Here {
     Here {
-        node_name: "node".to_owned(),
-        node_ip: "127.97.0.1".parse().unwrap(),
+        name: "node".to_owned(),
+        address: "127.97.0.1".parse().unwrap(),
         node_port_addresses: vec!["127.0.0.1".parse().unwrap()],
     }
 }

@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 
 /// Something that a watch told.
 pub(crate) enum News {
-    Service(Event<Service>),
-    Slice(Event<EndpointSlice>),
+    Service(Box<Event<Service>>),
+    Slice(Box<Event<EndpointSlice>>),
 }
 
 /// Both kinds as last seen.
@@ -30,8 +30,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn apply(&mut self, news: News) {
         match news {
-            News::Service(event) => self.services.apply(event),
-            News::Slice(event) => self.slices.apply(event),
+            News::Service(event) => self.services.apply(*event),
+            News::Slice(event) => self.slices.apply(*event),
         }
     }
 
@@ -100,10 +100,10 @@ pub(crate) fn start(
     let slices: Api<EndpointSlice> = Api::all(client.clone());
     let to = sender.clone();
     follow(services, clock, supervisor, move |event| {
-        to.send(News::Service(event)).is_ok()
+        to.send(News::Service(Box::new(event))).is_ok()
     });
     follow(slices, clock, supervisor, move |event| {
-        sender.send(News::Slice(event)).is_ok()
+        sender.send(News::Slice(Box::new(event))).is_ok()
     });
     receiver
 }

@@ -1,4 +1,5 @@
 //! The proxy over loopback, between real sockets and an API server in memory.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 mod support;
 
@@ -67,18 +68,26 @@ impl World {
 async fn echo(supervisor: &Supervisor, name: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    supervisor.spawn("echo", stdx::OnError::Log, async move {
-        loop {
-            let (mut stream, _) = listener.accept().await?;
-            stream.write_all(name.as_bytes()).await?;
-            let mut heard = Vec::new();
-            stream.read_to_end(&mut heard).await?;
-            stream.write_all(&heard).await?;
-        }
-        #[allow(unreachable_code)]
-        Ok::<(), io::Error>(())
-    });
+    supervisor.spawn("echo", stdx::OnError::Log, repeat(listener, name));
     address
+}
+
+async fn repeat(listener: TcpListener, name: &'static str) -> io::Result<()> {
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        stream.write_all(name.as_bytes()).await?;
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await?;
+        stream.write_all(&heard).await?;
+    }
+}
+
+async fn repeat_datagrams(socket: UdpSocket) -> io::Result<()> {
+    let mut buffer = [0; 100];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer).await?;
+        socket.send_to(&buffer[..length], from).await?;
+    }
 }
 
 /// An address of the Service range whose port is free.
@@ -195,7 +204,7 @@ async fn an_endpoint_that_is_down_is_passed_over() {
         assert_eq!(ask(address, "x").await.unwrap(), "up x");
     }
     world.endpoints("s", "TCP", &[down]);
-    ask_until(address, |outcome| outcome.is_err()).await;
+    ask_until(address, Result::is_err).await;
     world.supervisor.shutdown().await;
 }
 
@@ -228,17 +237,8 @@ async fn datagrams_go_there_and_back() {
     let world = World::start();
     let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let endpoint = server.local_addr().unwrap();
-    world
-        .supervisor
-        .spawn("echo", stdx::OnError::Log, async move {
-            let mut buffer = [0; 100];
-            loop {
-                let (length, from) = server.recv_from(&mut buffer).await?;
-                server.send_to(&buffer[..length], from).await?;
-            }
-            #[allow(unreachable_code)]
-            Ok::<(), io::Error>(())
-        });
+    let echo = repeat_datagrams(server);
+    world.supervisor.spawn("echo", stdx::OnError::Log, echo);
     let address = free_address(6);
     world.service("s", address, "UDP");
     world.endpoints("s", "UDP", &[endpoint]);

@@ -17,10 +17,10 @@ use tokio::sync::{broadcast, watch};
 type Answer = UnsyncBoxBody<Bytes, Infallible>;
 
 #[derive(Clone)]
-pub struct Api {
+pub(crate) struct Api {
     state: Arc<Mutex<State>>,
     changes: broadcast::Sender<(String, Value)>,
-    pub events: Arc<watch::Sender<Vec<Value>>>,
+    pub(crate) events: Arc<watch::Sender<Vec<Value>>>,
 }
 
 #[derive(Default)]
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Api {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: Arc::default(),
             changes: broadcast::Sender::new(1000),
@@ -38,7 +38,7 @@ impl Api {
         }
     }
 
-    pub fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> kube::Client {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
@@ -48,7 +48,7 @@ impl Api {
     }
 
     /// Creates or replaces an object.
-    pub fn put(&self, plural: &str, mut object: Value) {
+    pub(crate) fn put(&self, plural: &str, mut object: Value) {
         let mut state = self.state.lock().unwrap();
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
@@ -63,7 +63,7 @@ impl Api {
             .send((plural.to_owned(), json!({"type": kind, "object": object})));
     }
 
-    pub fn delete(&self, plural: &str, name: &str) {
+    pub(crate) fn delete(&self, plural: &str, name: &str) {
         let mut state = self.state.lock().unwrap();
         state.version += 1;
         let object = state
