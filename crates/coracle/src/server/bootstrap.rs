@@ -99,7 +99,10 @@ fn runner_rules() -> Value {
 fn server_rules() -> Value {
     json!([
         {"apiGroups": [""], "resources": ["pods", "pods/log"],
-            "verbs": ["create", "get", "list", "watch", "update", "patch", "delete"]},
+            "verbs": ["create", "get", "list", "watch", "update", "patch", "delete",
+                "deletecollection"]},
+        // A step that changes the cluster does so as the step's own account.
+        {"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["impersonate"]},
         {"apiGroups": [""], "resources": ["persistentvolumeclaims", "configmaps"],
             "verbs": ["get", "list", "watch", "create", "delete"]},
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
