@@ -52,14 +52,14 @@ pub(crate) fn start(
         }
     });
     let (keys, namespaces) = (queue.clone(), informers.namespaces.clone());
-    monitors.on_change(move |_, change| {
+    monitors.on_change(move |monitors, _, change| {
         // Something left; in a namespace that is to go, it may have been the last.
         if let (Some(old), None) = (change.old, change.new) {
             let key = Key::new("", old.metadata.namespace.clone().unwrap_or_default());
             let leaving = namespaces
                 .get(&key)
                 .is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some());
-            if leaving {
+            if leaving && !monitors.holds(&key.name) {
                 keys.add(key);
             }
         }

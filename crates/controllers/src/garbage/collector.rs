@@ -29,7 +29,7 @@ pub(crate) fn start(
     let queue = Queue::new();
     let graph = Arc::new(Mutex::new(Graph::new()));
     let (keys, fed) = (queue.clone(), graph.clone());
-    monitors.on_change(move |kind, change| {
+    monitors.on_change(move |_, kind, change| {
         let mut graph = lock(&fed);
         let mut work = Vec::new();
         let uid = |object: &Arc<Metadata>| object.metadata.uid.clone();

@@ -56,7 +56,7 @@ impl Kind {
     }
 }
 
-type Handler = Box<dyn Fn(&Arc<Kind>, Change<'_, Metadata>) + Send + Sync>;
+type Handler = Box<dyn Fn(&Monitors, &Arc<Kind>, Change<'_, Metadata>) + Send + Sync>;
 
 /// Kinds whose objects own nothing, are owned by nothing and are many.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
@@ -94,7 +94,7 @@ impl Monitors {
     /// Calls `handler` after every change of any object.
     pub(crate) fn on_change(
         &mut self,
-        handler: impl Fn(&Arc<Kind>, Change<'_, Metadata>) + Send + Sync + 'static,
+        handler: impl Fn(&Monitors, &Arc<Kind>, Change<'_, Metadata>) + Send + Sync + 'static,
     ) {
         self.handlers.push(Box::new(handler));
     }
@@ -102,6 +102,14 @@ impl Monitors {
     /// The kinds of the last discovery.
     pub(crate) fn kinds(&self) -> Arc<Vec<Arc<Kind>>> {
         self.kinds.borrow().clone()
+    }
+
+    /// Whether anything that is watched is left in the namespace.
+    pub(crate) fn holds(&self, namespace: &str) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running
+            .values()
+            .any(|monitor| monitor.cache.holds(namespace))
     }
 
     /// Completes when the objects of all kinds of the first discovery are known.
@@ -202,6 +210,7 @@ impl Monitors {
         cache.on_change(move |change: Change<'_, Metadata>| {
             for handler in &monitors.handlers {
                 handler(
+                    &monitors,
                     &of,
                     Change {
                         old: change.old,

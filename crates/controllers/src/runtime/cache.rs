@@ -120,6 +120,14 @@ impl<K: Resource> Cache<K> {
             .collect()
     }
 
+    /// Whether the namespace has any object.
+    pub(crate) fn holds(&self, namespace: &str) -> bool {
+        let state = self.read();
+        let mut rest = state.objects.range(Key::new(namespace, "")..);
+        rest.next()
+            .is_some_and(|(key, _)| key.namespace == namespace)
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<K>> {
         self.read().objects.values().cloned().collect()
     }
