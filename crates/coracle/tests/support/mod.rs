@@ -10,6 +10,7 @@ pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod kfp;
 pub(crate) mod server;
+pub(crate) mod tutorial;
 
 use std::future::Future;
 use std::io::Write as _;
