@@ -12,7 +12,7 @@ use kube::api::{Api, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stdx::{Clock as _, SystemClock};
+use stdx::{Clock, SystemClock};
 
 use crate::pod::Pod;
 use crate::{Failure, cluster, print, say};
@@ -50,20 +50,26 @@ struct Args {
 pub(crate) async fn run(args: Vec<String>, pod: Pod) -> Result<(), Failure> {
     let args = Args::try_parse_from(args).map_err(|e| Failure::usage(e.to_string()))?;
     let client = cluster::client(&pod)?;
+    let address = deploy(&client, &args, &SystemClock::new()).await?;
+    print(&address);
+    Ok(())
+}
+
+/// Deploys, and gives the Service's address with its port.
+async fn deploy(client: &Client, args: &Args, clock: &dyn Clock) -> Result<String, Failure> {
     if !args.cluster_name.is_empty() {
         say(&format!("cluster name: {}", args.cluster_name));
     }
-    put::<Deployment>(&client, &args.namespace, deployment(&args)).await?;
-    let service: Service = put(&client, &args.namespace, service(&args)).await?;
+    put::<Deployment>(client, &args.namespace, deployment(args)).await?;
+    let service: Service = put(client, &args.namespace, service(args)).await?;
     let address = match &*args.service_type {
-        "LoadBalancer" => wait_for_address(&client, &args).await?,
+        "LoadBalancer" => wait_for_address(client, args, clock).await?,
         _ => service
             .spec
             .and_then(|spec| spec.cluster_ip)
             .unwrap_or_default(),
     };
-    print(&format!("{}:{}", address, args.service_port));
-    Ok(())
+    Ok(format!("{address}:{}", args.service_port))
 }
 
 /// Creates the object, or replaces the spec of one with this name: a step that is tried again must
@@ -137,7 +143,11 @@ fn service(args: &Args) -> Value {
 }
 
 /// Watches the Service until its load balancer has an address.
-async fn wait_for_address(client: &Client, args: &Args) -> Result<String, Failure> {
+async fn wait_for_address(
+    client: &Client,
+    args: &Args,
+    clock: &dyn Clock,
+) -> Result<String, Failure> {
     let api: Api<Service> = Api::namespaced(client.clone(), &args.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={}", args.name));
     let addresses = watcher(api, config)
@@ -159,7 +169,6 @@ async fn wait_for_address(client: &Client, args: &Args) -> Result<String, Failur
         news.inspect_err(|e| say(&format!("watch service: {e}")))
             .ok()
     }));
-    let clock = SystemClock::new();
     say(&format!(
         "waiting for an address of service {}/{}",
         args.namespace, args.name
@@ -174,18 +183,4 @@ async fn wait_for_address(client: &Client, args: &Args) -> Result<String, Failur
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_arguments_of_the_tutorial_are_understood_and_others_refused() {
-        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let args = "--image I --name web-ui --container-port 5000 --service-port 80 \
-                    --service-type LoadBalancer --cluster-name mnist-pipeline";
-        let parsed = Args::try_parse_from(words(args)).unwrap();
-        assert_eq!(service(&parsed)["spec"]["ports"][0]["targetPort"], 5000);
-        assert_eq!(parsed.namespace, "kubeflow");
-        let error = Args::try_parse_from(words(&format!("{args} --colour red"))).unwrap_err();
-        assert!(error.to_string().contains("--colour"), "{error}");
-    }
-}
+mod tests;

@@ -65,10 +65,19 @@ pub(crate) async fn run(args: Vec<String>, pod: Pod) -> Result<(), Failure> {
         args.model_export_path
     ));
     wait_for_model(&export, &args.model_export_path, &clock).await?;
-    let client = cluster::client(&pod)?;
-    put::<Service>(&client, &args.namespace, service(&args, name)).await?;
-    put::<Deployment>(&client, &args.namespace, deployment(&args, name)).await?;
-    wait_until_ready(&client, &args, name, &clock).await?;
+    deploy(&cluster::client(&pod)?, &args, name, &clock).await
+}
+
+/// Deploys the server and waits for it.
+async fn deploy(
+    client: &Client,
+    args: &Args,
+    name: &str,
+    clock: &dyn Clock,
+) -> Result<(), Failure> {
+    put::<Service>(client, &args.namespace, service(args, name)).await?;
+    put::<Deployment>(client, &args.namespace, deployment(args, name)).await?;
+    wait_until_ready(client, args, name, clock).await?;
     say(&format!(
         "{name} serves the model of {}",
         args.model_export_path
@@ -210,33 +219,4 @@ async fn wait_until_ready(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_trimmed_as_a_service_needs_them() {
-        let long = format!("{}-{}", "a".repeat(62), "b".repeat(10));
-        assert_eq!(service_name(&long).unwrap(), "a".repeat(62));
-        assert_eq!(service_name("mnist-service").unwrap(), "mnist-service");
-        assert!(service_name("---").is_err());
-    }
-
-    #[test]
-    fn only_a_whole_numbered_version_is_a_model() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(!has_model(&dir.path().join("missing")));
-        std::fs::create_dir_all(dir.path().join("latest")).unwrap();
-        std::fs::write(dir.path().join("latest").join("saved_model.pb"), b"x").unwrap();
-        std::fs::create_dir_all(dir.path().join("17")).unwrap();
-        assert!(!has_model(dir.path()));
-        std::fs::write(dir.path().join("17").join("saved_model.pb"), b"x").unwrap();
-        assert!(has_model(dir.path()));
-    }
-
-    #[test]
-    fn the_model_answers_to_the_name_of_its_server_and_to_the_plain_one() {
-        assert_eq!(alias("mnist-service"), "mnist");
-        assert_eq!(alias("mnist"), "mnist");
-        assert_eq!(alias("-service"), "-service");
-    }
-}
+mod tests;

@@ -175,3 +175,6 @@ fn answer(outcome: &Result<Prediction, String>) -> serde_json::Value {
         Err(error) => json!({"error": error}),
     }
 }
+
+#[cfg(test)]
+mod tests;

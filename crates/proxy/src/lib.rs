@@ -86,6 +86,12 @@ pub fn start(options: Options, supervisor: &Supervisor) {
     );
 }
 
+/// Takes off this machine's interfaces what a proxy with this node address put there and did not
+/// live to take off. Not for while one runs.
+pub fn remove_addresses(node_ip: IpAddr) {
+    drop(addresses::Addresses::new(node_ip));
+}
+
 async fn run(
     mut news: mpsc::UnboundedReceiver<watch::News>,
     mut listeners: listeners::Listeners,

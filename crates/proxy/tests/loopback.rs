@@ -30,7 +30,8 @@ impl World {
             clock: SystemClock::shared(),
             rng: SystemRng::shared(),
             node_name: "node".to_owned(),
-            node_ip: Ipv4Addr::new(127, 97, 0, 1).into(),
+            // No server's: what this one had put on interfaces is taken off.
+            node_ip: Ipv4Addr::new(127, 97, 255, 1).into(),
             node_port_addresses: vec![Ipv4Addr::LOCALHOST.into()],
         };
         proxy::start(options, &supervisor);
