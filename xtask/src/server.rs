@@ -1,9 +1,10 @@
 //! A coracle server to try things on: its own data directory, stopped and removed in the end.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
@@ -20,12 +21,13 @@ pub(crate) struct Server {
     pub(crate) status: Status,
 }
 
-/// A server that ends with this value.
+/// A server that ends with this value, or with this process, however that ends.
 #[derive(Debug)]
 pub(crate) struct Started {
     account: Account,
     data_dir: PathBuf,
-    purge: bool,
+    /// Stops the server when its standard input closes.
+    stop: Child,
 }
 
 /// Whose server it is, and which program.
@@ -99,33 +101,54 @@ impl Server {
     }
 }
 
+/// Waits for a word (or for the death of whoever should say it) and stops the server.
+const STOP: &str = r#"read -r word
+case "$word" in
+    keep) exec "$0" down "$@" ;;
+    *) exec "$0" down --purge "$@" ;;
+esac"#;
+
 impl Started {
     /// Starts a server and returns when it is ready.
     pub(crate) fn start(account: &Account, data_dir: &Path) -> Result<Self> {
-        process::capture(&mut account.coracle(&["up", "--detach"], data_dir))?;
-        Ok(Self {
+        let mut stop = account.command("sh");
+        stop.args(["-c", STOP])
+            .arg(&account.binary)
+            .arg("--data-dir")
+            .arg(data_dir);
+        // In a process group of its own: a Ctrl-C that ends us must not end it.
+        stop.stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .process_group(0);
+        let stop = stop.spawn().context("run sh")?;
+        let started = Self {
             account: account.clone(),
             data_dir: data_dir.to_owned(),
-            purge: true,
-        })
+            stop,
+        };
+        process::capture(&mut account.coracle(&["up", "--detach"], data_dir))?;
+        Ok(started)
     }
 
     /// Stops it and keeps its data directory for the next start.
-    pub(crate) fn keep(mut self) {
-        self.purge = false;
+    pub(crate) fn keep(mut self) -> Result<()> {
+        let mut words = self
+            .stop
+            .stdin
+            .take()
+            .context("invariant: it listens until it is told")?;
+        words.write_all(b"keep\n").context("stop the server")
     }
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
-        let command: &[&str] = if self.purge {
-            &["down", "--purge"]
-        } else {
-            &["down"]
-        };
-        let down = process::capture(&mut self.account.coracle(command, &self.data_dir));
-        if let Err(error) = down {
-            eprintln!("warning: a server stays behind: {error:#}");
+        drop(self.stop.stdin.take());
+        match self.stop.wait() {
+            Ok(status) if status.success() => {}
+            Ok(status) => eprintln!("warning: `coracle down` at the end of a suite: {status}"),
+            Err(error) => eprintln!("warning: a server may stay behind: {error}"),
         }
     }
 }

@@ -104,7 +104,8 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(workspace: &Workspace, options: Options) -> Result<Self> {
-        let scratch = std::env::temp_dir().join(format!("coracle-xtask-{}", std::process::id()));
+        clear_away_scratch();
+        let scratch = std::env::temp_dir().join(format!("{SCRATCH}{}", std::process::id()));
         std::fs::create_dir_all(&scratch).with_context(|| format!("make {}", scratch.display()))?;
         let workspace = workspace.clone();
         Ok(Self {
@@ -159,6 +160,27 @@ impl Drop for Session {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.scratch) {
             eprintln!("warning: {} stays behind: {error}", self.scratch.display());
+        }
+    }
+}
+
+/// How folders of runs begin; their process's number follows.
+const SCRATCH: &str = "coracle-xtask-";
+
+/// Removes what runs that were killed have left.
+fn clear_away_scratch() {
+    let entries = std::fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(SCRATCH)?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another user's, or in use after all: not ours to insist.
+            drop(std::fs::remove_dir_all(entry.path()));
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn measure(binary: &Path, folder: &Path) -> Result<Vec<Row>> {
         let began = Instant::now();
         let server = Started::start(&account, &data_dir)?;
         first.push(began.elapsed().as_secs_f64());
-        server.keep();
+        server.keep()?;
         let began = Instant::now();
         let server = Started::start(&account, &data_dir)?;
         again.push(began.elapsed().as_secs_f64());
