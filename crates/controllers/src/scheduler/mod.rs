@@ -2,6 +2,7 @@
 //! preemption and no topology spreading.
 
 mod affinity;
+mod assumed;
 mod fit;
 mod plan;
 #[cfg(test)]
@@ -10,8 +11,7 @@ mod tests;
 pub(crate) use affinity::{node_selector_matches, required_affinity_matches};
 pub(crate) use fit::untolerated;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{
@@ -24,6 +24,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use stdx::SharedClock;
 
+use self::assumed::Assumed;
 use self::plan::{Decision, Observed};
 use crate::Error;
 use crate::meta;
@@ -42,14 +43,14 @@ struct Scheduler {
     classes: Handle<StorageClass>,
     events: Recorder,
     clock: SharedClock,
-    /// Pods that got a node here which the cache does not show yet, by uid.
-    assumed: Mutex<BTreeMap<String, Arc<Pod>>>,
+    assumed: Assumed,
 }
 
 pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, starter: &Starter) {
-    let queue = Queue::new();
-    let (keys, pods) = (queue.clone(), informers.pods.clone());
+    let (queue, assumed) = (Queue::new(), Assumed::default());
+    let (keys, pods, placed) = (queue.clone(), informers.pods.clone(), assumed.clone());
     informers.pods.on_change(move |change| {
+        placed.observe(&change);
         if let Some(pod) = change.new.filter(|pod| waits(pod)) {
             keys.add(Key::of(pod.as_ref()));
         }
@@ -81,7 +82,7 @@ pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, st
         classes: Handle::new(client, &informers.storage_classes),
         events,
         clock: starter.clock.clone(),
-        assumed: Mutex::default(),
+        assumed,
     });
     let synced = vec![
         informers.pods.synced().boxed(),
@@ -140,7 +141,7 @@ impl Scheduler {
 
     /// Decides and takes the decision into account for the next one, in one step.
     fn decide(&self, pod: &Arc<Pod>) -> Option<Decision> {
-        let mut assumed = self.assumed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut assumed = self.assumed.lock();
         let mut pods = self.pods.all();
         for known in &pods {
             if meta::node_name(known).is_some() {
@@ -201,7 +202,7 @@ impl Scheduler {
                 Ok(())
             }
             Err(source) => {
-                let mut assumed = self.assumed.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut assumed = self.assumed.lock();
                 assumed.remove(pod.metadata.uid.as_deref().unwrap_or_default());
                 drop(assumed);
                 let error = Error::Api {
