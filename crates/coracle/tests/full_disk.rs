@@ -1,5 +1,7 @@
 //! A disk that is full, files that are damaged, folders that are missing: said clearly, survived.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::fs::File;
@@ -13,6 +15,7 @@ use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 use support::server::free_port;
+use support::tutorial::idx;
 use support::{Server, coracle, http, kfp, root_or_skip, said, until};
 
 /// A small file system of the test's own, unmounted at the end.
@@ -164,18 +167,6 @@ fn gzip(path: &Path, bytes: &[u8]) {
     file.finish().unwrap();
 }
 
-/// An IDX file of `count` images, or of labels, with `bytes` of content.
-fn idx(images: bool, count: u32, bytes: usize) -> Vec<u8> {
-    let mut file: Vec<u8> = vec![0, 0, 8, if images { 3 } else { 1 }];
-    file.extend(count.to_be_bytes());
-    if images {
-        file.extend(28_u32.to_be_bytes());
-        file.extend(28_u32.to_be_bytes());
-    }
-    file.extend(std::iter::repeat_n(0, bytes));
-    file
-}
-
 #[test]
 fn a_corrupt_idx_file_is_named_with_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
@@ -217,10 +208,10 @@ fn a_corrupt_idx_file_is_named_with_what_is_wrong() {
     let damages: [(&str, Damage); 5] = [
         ("too short", |path| gzip(path, &idx(true, 4, 100))),
         ("another kind", |path| {
-            gzip(path, b"\x00\x00\x0d\x03rubbish")
+            gzip(path, b"\x00\x00\x0d\x03rubbish");
         }),
         ("not gzip", |path| {
-            std::fs::write(path, "plain text").unwrap()
+            std::fs::write(path, "plain text").unwrap();
         }),
         ("cut off", |path| {
             let bytes = std::fs::read(path).unwrap();
@@ -238,7 +229,10 @@ fn a_corrupt_idx_file_is_named_with_what_is_wrong() {
         assert_eq!(refused.status.code(), Some(1), "{what}: {text}");
         // Of two files that do not fit together either may be the wrong one.
         let labels = what == "another count" && text.contains("train-labels-idx1-ubyte");
-        assert!(labels || text.contains("train-images-idx3-ubyte"), "{what}: {text}");
+        assert!(
+            labels || text.contains("train-images-idx3-ubyte"),
+            "{what}: {text}"
+        );
         assert!(!text.contains("panicked"), "{what}: {text}");
         assert_eq!(
             std::fs::read_dir(&export).unwrap().count(),

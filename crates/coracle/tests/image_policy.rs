@@ -1,5 +1,7 @@
 //! ImagePolicy and ClusterImagePolicy, created, changed and deleted while the server runs.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use k8s_openapi::api::apps::v1::Deployment;

@@ -8,7 +8,7 @@ use support::{Server, tutorial};
 #[tokio::test]
 async fn the_tutorial_passes_where_mounting_is_refused() {
     let server = Server::start_with(&["--no-mounts"]);
-    let pipeline = tutorial::set_up(&server).await;
+    let pipeline = tutorial::set_up(&server, true).await;
     let id = tutorial::start(&server, &pipeline).await;
     tutorial::three_steps(&server, &id).await;
     tutorial::page(&server).await;

@@ -1,5 +1,7 @@
 //! The Pipelines API (v1beta1) and the runs behind it, over plain HTTP.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::path::Path;
@@ -571,7 +573,7 @@ async fn lists_are_paged_sorted_and_filtered() {
 }
 
 #[tokio::test]
-async fn a_run_goes_on_after_every_kind_of_end_of_its_server() {
+async fn a_run_goes_on_after_its_server_was_killed() {
     let server = Server::start();
     let folder = work_folder(&server);
     let step = |name: &str, after: &[&str]| json!({"name": name, "template": "step", "dependencies": after, "arguments": word(name)});
@@ -586,16 +588,12 @@ async fn a_run_goes_on_after_every_kind_of_end_of_its_server() {
                 echo {{inputs.parameters.word}} >> /work/ends";
     let manifest = shell_workflow(&folder, &[], &tasks, &[("step", script(text))]);
     let id = run_manifest(&server, "crashed", &manifest, &[]).await;
-    for (starts, graceful) in [(1, false), (3, false), (5, false)] {
+    for starts in [1, 3, 5] {
         until("the next step starts", async || {
             (lines(&folder.join("starts")).len() >= starts).then_some(())
         })
         .await;
-        if graceful {
-            server.stop()
-        } else {
-            server.kill()
-        }
+        server.kill();
         server.up();
     }
     let done = succeed(&server, &id).await;
@@ -616,4 +614,39 @@ async fn a_run_goes_on_after_every_kind_of_end_of_its_server() {
     assert_eq!(pods.list(&ours).await.unwrap().items.len(), 5);
     let down = server.run(&["down"]);
     assert!(down.status.success(), "{}", said(&down));
+}
+
+#[tokio::test]
+async fn a_run_that_a_stop_cut_off_says_so_and_can_be_retried() {
+    let server = Server::start();
+    let folder = work_folder(&server);
+    let step = |name: &str, after: &[&str]| json!({"name": name, "template": "step", "dependencies": after, "arguments": word(name)});
+    let tasks = json!([step("first", &[]), step("second", &["first"])]);
+    let text = "echo {{inputs.parameters.word}} >> /work/starts; \
+                [ {{inputs.parameters.word}} = first ] || [ -e /work/pass ] || exec sleep 987642";
+    let manifest = shell_workflow(&folder, &[], &tasks, &[("step", script(text))]);
+    let id = run_manifest(&server, "stopped", &manifest, &[]).await;
+    until("the second step runs", async || {
+        lines(&folder.join("starts"))
+            .contains(&"second".to_owned())
+            .then_some(())
+    })
+    .await;
+    server.stop();
+    assert!(support::server::processes_with("sleep 987642").is_empty());
+    std::fs::write(folder.join("pass"), "").unwrap();
+    server.up();
+    // As on a cluster whose node is shut down: the step fails and says why, and a retry goes on.
+    let failed = end(&server, &id).await;
+    assert_eq!(failed["run"]["status"], "Failed");
+    let message = workflow(&failed)["status"]["message"].to_string();
+    assert!(
+        message.contains("second") && message.contains("shutdown"),
+        "{message}"
+    );
+    call(&server, "POST", &format!("{API}/runs/{id}/retry"), None)
+        .await
+        .ok();
+    succeed(&server, &id).await;
+    assert_eq!(lines(&folder.join("starts")), ["first", "second", "second"]);
 }

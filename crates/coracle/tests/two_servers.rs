@@ -1,5 +1,7 @@
 //! Two servers on one machine at once: neither sees the other's Pods, addresses or ports.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use k8s_openapi::api::core::v1::{Pod, Service};

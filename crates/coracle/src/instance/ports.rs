@@ -101,7 +101,9 @@ pub(crate) fn holder(address: SocketAddr) -> String {
     let Ok(processes) = fs::read_dir("/proc") else {
         return "another process".to_owned();
     };
-    for process in processes.flatten() {
+    // Not `/proc/self`, which is a process by another name.
+    let named = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    for process in processes.flatten().filter(|entry| named(&entry.file_name())) {
         let Ok(fds) = fs::read_dir(process.path().join("fd")) else { continue };
         let holds = fds
             .flatten()

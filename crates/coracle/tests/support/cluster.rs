@@ -1,9 +1,8 @@
-//! Kubernetes clients for a server: kube-rs and the real kubectl; and Pods to try things with.
+//! A Kubernetes client for a server, waiting by watches, and Pods to try things with.
 
-use std::ffi::OsString;
 use std::fmt::Debug;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 
 use futures::{AsyncReadExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -13,7 +12,7 @@ use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Server, said, skip, within};
+use super::{Server, kubectl, said, within};
 
 /// A client with the rights of a kubeconfig.
 pub(crate) async fn client_of(kubeconfig: &Path) -> Client {
@@ -34,31 +33,6 @@ impl Server {
     pub(crate) async fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.client().await, "default")
     }
-}
-
-/// The kubectl to use: `CORACLE_KUBECTL`, or that of the search path.
-pub(crate) fn kubectl_path() -> Option<PathBuf> {
-    let given = std::env::var_os("CORACLE_KUBECTL").map(PathBuf::from);
-    let path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
-    let found = std::env::split_paths(&path)
-        .map(|dir| dir.join("kubectl"))
-        .find(|p| p.is_file());
-    let found = given.or(found);
-    if found.is_none() {
-        skip("needs kubectl, in the search path or named by CORACLE_KUBECTL");
-    }
-    found
-}
-
-/// A kubectl command with the administrator's rights.
-pub(crate) fn kubectl(program: &Path, server: &Server, args: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    // Its discovery cache would lie in the user's home.
-    command
-        .env("KUBECONFIG", server.kubeconfig())
-        .env("HOME", server.scratch())
-        .args(args);
-    command
 }
 
 /// Runs it; it must work. What it printed.
@@ -125,10 +99,8 @@ where
             }
         }
     };
-    match tokio::time::timeout(super::PATIENCE, wait).await {
-        Ok(found) => found,
-        Err(_) => panic!("waited in vain for {name}: {what}; it is {last:#?}"),
-    }
+    let found = tokio::time::timeout(super::PATIENCE, wait).await;
+    found.unwrap_or_else(|_| panic!("waited in vain for {name}: {what}; it is {last:#?}"))
 }
 
 fn by_name(name: &str) -> ListParams {

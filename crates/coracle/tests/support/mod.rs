@@ -5,6 +5,7 @@
 //! listeners and the data directory, as a user would.
 
 #![expect(dead_code, reason = "each test program uses its own part of this")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub(crate) mod cluster;
 pub(crate) mod http;
@@ -18,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-pub(crate) use cluster::{kubectl, kubectl_path};
 pub(crate) use server::Server;
 
 /// How long anything may take before a test gives up. Generous: the machine may be busy.
@@ -26,10 +26,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Waits for the future, but not for ever.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(done) => done,
-        Err(_) => panic!("waited {PATIENCE:?} in vain: {what}"),
-    }
+    let done = tokio::time::timeout(PATIENCE, future).await;
+    done.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))
 }
 
 /// Asks again and again where nothing tells of a change (plain HTTP, `/proc`, files).
@@ -76,6 +74,31 @@ pub(crate) fn coracle() -> Command {
         command.env_remove(name);
     }
     command.env("NO_COLOR", "1");
+    command
+}
+
+/// The kubectl to use: `CORACLE_KUBECTL`, or that of the search path.
+pub(crate) fn kubectl_path() -> Option<PathBuf> {
+    let given = std::env::var_os("CORACLE_KUBECTL").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|dir| dir.join("kubectl"))
+        .find(|p| p.is_file());
+    let found = given.or(found);
+    if found.is_none() {
+        skip("needs kubectl, in the search path or named by CORACLE_KUBECTL");
+    }
+    found
+}
+
+/// A kubectl command with the administrator's rights.
+pub(crate) fn kubectl(program: &Path, server: &Server, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    // Its discovery cache would lie in the user's home.
+    command
+        .env("KUBECONFIG", server.kubeconfig())
+        .env("HOME", server.scratch())
+        .args(args);
     command
 }
 

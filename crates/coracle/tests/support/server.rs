@@ -164,7 +164,7 @@ impl Drop for Server {
             );
         }
         // Not asked politely: a stop waits for the grace periods of Pods, `down` does not wait.
-        if let Some(state) = std::fs::read(self.data.join("server.json")).ok() {
+        if let Ok(state) = std::fs::read(self.data.join("server.json")) {
             let pid = serde_json::from_slice::<Value>(&state).ok();
             if let Some(pid) = pid.and_then(|state| state["pid"].as_u64()) {
                 if is_coracle(pid as u32) {
@@ -220,13 +220,9 @@ pub(crate) fn processes() -> Vec<(u32, Vec<Vec<u8>>)> {
         .collect()
 }
 
-/// The processes whose command line holds this text.
+/// The processes whose command line, with a space between its words, holds this text.
 pub(crate) fn processes_with(text: &str) -> Vec<u32> {
-    let holds = |words: &[Vec<u8>]| {
-        words
-            .iter()
-            .any(|word| String::from_utf8_lossy(word).contains(text))
-    };
+    let holds = |words: &[Vec<u8>]| String::from_utf8_lossy(&words.join(&b' ')).contains(text);
     processes()
         .into_iter()
         .filter(|(_, words)| holds(words))
