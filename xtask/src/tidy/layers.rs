@@ -145,19 +145,11 @@ const CRATES: &[Crate] = &[
     },
     // development
     Crate {
-        name: "testkit",
-        may: &["apiserver", "controllers", "kubelet", "stdx"],
-        never: &[],
-    },
-    Crate {
         name: "xtask",
         may: &[],
         never: &["tokio", "clap"],
     },
 ];
-
-/// What `dev-dependencies` may have besides the above.
-const FOR_TESTS: [&str; 1] = ["testkit"];
 
 pub(crate) fn check(workspace: &Workspace, _: &[SourceFile]) -> Result<Vec<String>> {
     let mut edges: BTreeMap<String, BTreeSet<Edge>> = BTreeMap::new();
@@ -191,9 +183,7 @@ fn complaints(edges: &BTreeMap<String, BTreeSet<Edge>>) -> Vec<String> {
         };
         for edge in edges {
             let to = edge.to.as_str();
-            let allowed = known.may.contains(&to)
-                || (edge.for_tests && FOR_TESTS.contains(&to) && name != "testkit");
-            if edge.ours && !allowed {
+            if edge.ours && !known.may.contains(&to) {
                 complaints.push(format!(
                     "{name} may not depend on {to} (it may on: {})",
                     if known.may.is_empty() {
@@ -261,7 +251,6 @@ mod tests {
     #[test]
     fn allowed_edges_pass() {
         assert!(with("pipelines", "engine", true, false).is_empty());
-        assert!(with("pipelines", "testkit", true, true).is_empty());
         assert!(with("schema", "tokio", false, true).is_empty());
     }
 }
