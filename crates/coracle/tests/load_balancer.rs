@@ -1,7 +1,10 @@
 //! A LoadBalancer Service on an address of a real network: two network namespaces, joined by a pair
 //! of virtual interfaces, one with a server in it, the other with a client.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 mod support;
 
