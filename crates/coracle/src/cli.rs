@@ -162,7 +162,8 @@ pub(crate) enum TutorialName {
 }
 
 fn listen_address(text: &str) -> std::result::Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected an address and a port, such as 127.0.0.1:8080".to_owned())
+    text.parse()
+        .map_err(|_| "expected an address and a port, such as 127.0.0.1:8080".to_owned())
 }
 
 /// `coracle` in the user's data folder (XDG Base Directory Specification).
@@ -229,7 +230,10 @@ pub(crate) fn detached(up: &Up, data: &DataDir) -> Vec<OsString> {
     };
     flag("--listen", up.listen);
     flag("--kube-listen", up.kube_listen);
-    for (name, given) in [("--leave-pods", up.leave_pods), ("--no-mounts", up.no_mounts)] {
+    for (name, given) in [
+        ("--leave-pods", up.leave_pods),
+        ("--no-mounts", up.no_mounts),
+    ] {
         if given {
             args.push(name.into());
         }
@@ -249,6 +253,9 @@ mod tests {
     #[test]
     fn an_address_without_a_port_is_explained() {
         let error = Cli::try_parse_from(["coracle", "up", "--listen", "8080"]).unwrap_err();
-        assert!(error.to_string().contains("such as 127.0.0.1:8080"), "{error}");
+        assert!(
+            error.to_string().contains("such as 127.0.0.1:8080"),
+            "{error}"
+        );
     }
 }

@@ -21,7 +21,8 @@ pub(crate) fn start(path: &Path) -> Result<()> {
         .map_err(|e| Failure::environment(format!("open the log {}: {e}", path.display())))?;
     let directives = std::env::var_os("CORACLE_LOG").and_then(|v| v.into_string().ok());
     let filter = EnvFilter::try_new(directives.as_deref().unwrap_or(DEFAULT)).map_err(|e| {
-        Failure::usage(format!("CORACLE_LOG: {e}")).hint("for example CORACLE_LOG=info,kubelet=debug")
+        Failure::usage(format!("CORACLE_LOG: {e}"))
+            .hint("for example CORACLE_LOG=info,kubelet=debug")
     })?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -30,22 +30,34 @@ pub(crate) fn bytes(bytes: &[u8]) {
 
 /// A line of progress: an aligned word, then what happened.
 pub(crate) fn progress(verb: &str, text: &str) {
-    line_to(anstream::stderr(), &format!("  {VERB}{verb:<10}{VERB:#} {text}"));
+    line_to(
+        anstream::stderr(),
+        &format!("  {VERB}{verb:<10}{VERB:#} {text}"),
+    );
 }
 
 /// Something that is done.
 pub(crate) fn done(verb: &str, text: &str) {
-    line_to(anstream::stderr(), &format!("  {GOOD}{verb:<10}{GOOD:#} {text}"));
+    line_to(
+        anstream::stderr(),
+        &format!("  {GOOD}{verb:<10}{GOOD:#} {text}"),
+    );
 }
 
 /// Something a person should know.
 pub(crate) fn warning(text: &str) {
-    line_to(anstream::stderr(), &format!("  {WARN}{:<10}{WARN:#} {text}", "Note"));
+    line_to(
+        anstream::stderr(),
+        &format!("  {WARN}{:<10}{WARN:#} {text}", "Note"),
+    );
 }
 
 /// A remark in a low voice.
 pub(crate) fn remark(text: &str) {
-    line_to(anstream::stderr(), &format!("  {:<10} {QUIET}{text}{QUIET:#}", ""));
+    line_to(
+        anstream::stderr(),
+        &format!("  {:<10} {QUIET}{text}{QUIET:#}", ""),
+    );
 }
 
 /// An empty line between parts of a longer story.

@@ -35,15 +35,30 @@ struct Finding {
 
 impl Finding {
     fn ok(what: &'static str, found: impl Into<String>) -> Self {
-        Self { what, weight: Weight::Ok, found: found.into(), fix: None }
+        Self {
+            what,
+            weight: Weight::Ok,
+            found: found.into(),
+            fix: None,
+        }
     }
 
     fn limited(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { what, weight: Weight::Limited, found: found.into(), fix: Some(fix.into()) }
+        Self {
+            what,
+            weight: Weight::Limited,
+            found: found.into(),
+            fix: Some(fix.into()),
+        }
     }
 
     fn broken(what: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { what, weight: Weight::Broken, found: found.into(), fix: Some(fix.into()) }
+        Self {
+            what,
+            weight: Weight::Broken,
+            found: found.into(),
+            fix: Some(fix.into()),
+        }
     }
 }
 
@@ -60,8 +75,8 @@ pub(crate) fn run(args: &Listing) -> Result<()> {
         python(),
     ];
     if args.output == Format::Json {
-        let text = serde_json::to_string_pretty(&findings)
-            .expect("invariant: findings are plain data");
+        let text =
+            serde_json::to_string_pretty(&findings).expect("invariant: findings are plain data");
         output::result(&text);
     } else {
         for finding in &findings {
@@ -76,9 +91,15 @@ pub(crate) fn run(args: &Listing) -> Result<()> {
             }
         }
     }
-    match findings.iter().filter(|f| f.weight == Weight::Broken).count() {
+    match findings
+        .iter()
+        .filter(|f| f.weight == Weight::Broken)
+        .count()
+    {
         0 => Ok(()),
-        n => Err(Failure::environment(format!("{n} of these keep the server from working"))),
+        n => Err(Failure::environment(format!(
+            "{n} of these keep the server from working"
+        ))),
     }
 }
 
@@ -87,9 +108,16 @@ fn kernel() -> Finding {
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     let (name, release) = (text(uname.sysname()), text(uname.release()));
     if name == "Linux" {
-        Finding::ok("system", format!("{name} {release} on {}", text(uname.machine())))
+        Finding::ok(
+            "system",
+            format!("{name} {release} on {}", text(uname.machine())),
+        )
     } else {
-        Finding::broken("system", format!("{name} {release}"), "run the server on Linux")
+        Finding::broken(
+            "system",
+            format!("{name} {release}"),
+            "run the server on Linux",
+        )
     }
 }
 
@@ -98,8 +126,15 @@ fn mounts() -> Finding {
     let what = "mount namespaces";
     match probe() {
         Ok(found) if found.mounts() => {
-            let how = if found.root { "as root" } else { "as an ordinary user" };
-            Finding::ok(what, format!("Pods see their volumes where they ask for them, {how}"))
+            let how = if found.root {
+                "as root"
+            } else {
+                "as an ordinary user"
+            };
+            Finding::ok(
+                what,
+                format!("Pods see their volumes where they ask for them, {how}"),
+            )
         }
         Ok(found) => {
             let reason = [&found.user_namespace, &found.mount_namespace]
@@ -179,14 +214,25 @@ fn data_dir(root: PathBuf) -> Finding {
         }
     }
     // Trying is the only way to know: root may write everywhere, but not in every file system.
-    if let Err(error) = tempfile::Builder::new().prefix(".coracle-doctor-").tempdir_in(existing) {
-        let found = format!("{} cannot be written: {}", existing.display(), stdx::error::chain(&error));
+    if let Err(error) = tempfile::Builder::new()
+        .prefix(".coracle-doctor-")
+        .tempdir_in(existing)
+    {
+        let found = format!(
+            "{} cannot be written: {}",
+            existing.display(),
+            stdx::error::chain(&error)
+        );
         return Finding::broken(what, found, "choose another place with --data-dir");
     }
     let free = rustix::fs::statvfs(existing).map_or(0, |s| s.f_bavail * s.f_frsize);
     let found = format!("{} ({} MB free)", root.display(), free / 1_000_000);
     if free < ENOUGH {
-        return Finding::limited(what, found, "make room, or choose another place with --data-dir");
+        return Finding::limited(
+            what,
+            found,
+            "make room, or choose another place with --data-dir",
+        );
     }
     Finding::ok(what, found)
 }
@@ -194,11 +240,18 @@ fn data_dir(root: PathBuf) -> Finding {
 fn memory() -> Finding {
     const ENOUGH: u64 = 300_000_000;
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .unwrap_or_default();
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap_or(0);
     let found = format!("{} MB available", kib * 1024 / 1_000_000);
     if kib * 1024 < ENOUGH {
-        return Finding::limited("memory", found, "training the tutorial's model takes 150 MB");
+        return Finding::limited(
+            "memory",
+            found,
+            "training the tutorial's model takes 150 MB",
+        );
     }
     Finding::ok("memory", found)
 }
@@ -206,7 +259,9 @@ fn memory() -> Finding {
 fn kubectl() -> Finding {
     const OLDEST: u32 = 29;
     let what = "kubectl";
-    let Ok(said) = Command::new("kubectl").args(["version", "--client", "-o", "json"]).output()
+    let Ok(said) = Command::new("kubectl")
+        .args(["version", "--client", "-o", "json"])
+        .output()
     else {
         return Finding::limited(
             what,
@@ -215,7 +270,12 @@ fn kubectl() -> Finding {
         );
     };
     let version: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
-    let text = |key: &str| version["clientVersion"][key].as_str().unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        version["clientVersion"][key]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     let minor: u32 = text("minor").trim_end_matches('+').parse().unwrap_or(0);
     if minor < OLDEST {
         let found = format!("{}, which is too old", text("gitVersion"));
@@ -227,9 +287,10 @@ fn kubectl() -> Finding {
 fn python() -> Finding {
     let what = "python3";
     match Command::new("python3").arg("--version").output() {
-        Ok(said) if said.status.success() => {
-            Finding::ok(what, String::from_utf8_lossy(&said.stdout).trim().to_owned())
-        }
+        Ok(said) if said.status.success() => Finding::ok(
+            what,
+            String::from_utf8_lossy(&said.stdout).trim().to_owned(),
+        ),
         Ok(_) | Err(_) => Finding::limited(
             what,
             "not found; only needed to write pipelines and for Python steps",

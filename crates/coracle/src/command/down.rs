@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::cli::Down;
 use crate::failure::{Failure, Result, attempting};
-use crate::instance::{DataDir, ServerState};
+use crate::instance::{DataDir, ServerState, slice};
 use crate::output;
 
 /// How long a server may take to end its Pods before it is killed.
@@ -22,7 +22,10 @@ pub(crate) fn run(args: &Down) -> Result<()> {
         Some(state) => stop(state)?,
         None if data.root().exists() => output::remark("no server runs here"),
         None => {
-            output::remark(&format!("{} does not exist: nothing to do", data.root().display()));
+            output::remark(&format!(
+                "{} does not exist: nothing to do",
+                data.root().display()
+            ));
             return Ok(());
         }
     }
@@ -40,11 +43,16 @@ pub(crate) fn run(args: &Down) -> Result<()> {
 }
 
 fn stop(state: &ServerState) -> Result<()> {
-    output::progress("Stopping", &format!("the server (pid {}) and its Pods", state.pid));
+    output::progress(
+        "Stopping",
+        &format!("the server (pid {}) and its Pods", state.pid),
+    );
     let attempt = |e: rustix::io::Errno| {
         Failure::environment(format!("stop the server (pid {}): {e}", state.pid))
     };
-    let Some(pid) = i32::try_from(state.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let Some(pid) = i32::try_from(state.pid).ok().and_then(Pid::from_raw) else {
+        return Ok(());
+    };
     let process = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(process) => process,
         Err(rustix::io::Errno::SRCH) => return Ok(()),
@@ -84,14 +92,25 @@ fn clean(data: &DataDir) -> Result<()> {
         .enable_all()
         .build()
         .map_err(attempting("start the async runtime"))?;
-    let ended = runtime.block_on(end_containers(data)).map_err(attempting("end containers"))?;
+    let ended = runtime
+        .block_on(end_containers(data))
+        .map_err(attempting("end containers"))?;
     if ended > 0 {
-        output::done("Ended", &format!("{ended} containers of a server that was gone"));
+        output::done(
+            "Ended",
+            &format!("{ended} containers of a server that was gone"),
+        );
+    }
+    if let Some(node) = slice::last_node(data) {
+        proxy::remove_addresses(node.into());
     }
     match std::fs::remove_file(data.state()) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Failure::environment(format!("remove {}: {e}", data.state().display()))),
+        Err(e) => Err(Failure::environment(format!(
+            "remove {}: {e}",
+            data.state().display()
+        ))),
     }
 }
 
@@ -117,7 +136,11 @@ async fn end_containers(data: &DataDir) -> std::result::Result<usize, spawner::E
 /// `kubelet/pods/UID/containers/NAME/ATTEMPT`.
 fn state_dirs(data: &DataDir) -> Vec<PathBuf> {
     let entries = |dir: PathBuf| {
-        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+        std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
     };
     entries(data.kubelet().join("pods"))
         .flat_map(|pod| entries(pod.join("containers")))

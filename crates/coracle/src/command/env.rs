@@ -8,7 +8,10 @@ use crate::output;
 pub(crate) fn run(at: &At) -> Result<()> {
     let data = at.data()?;
     let state = ServerState::running(&data)?;
-    output::result(&format!("export KUBECONFIG={}", quoted(&data.kubeconfig().to_string_lossy())));
+    output::result(&format!(
+        "export KUBECONFIG={}",
+        quoted(&data.kubeconfig().to_string_lossy())
+    ));
     output::result(&format!("export KFP_URL={}", state.http_url()));
     output::remark("run: eval \"$(coracle env)\"");
     Ok(())

@@ -23,7 +23,10 @@ pub(crate) fn run(args: &Kubeconfig) -> Result<()> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let own = kubeconfig::users_own(variable.as_deref(), home.as_deref())?;
     kubeconfig::merge(&own, &ours)?;
-    output::done("Merged", &format!("context \"coracle\" into {}", own.display()));
+    output::done(
+        "Merged",
+        &format!("context \"coracle\" into {}", own.display()),
+    );
     output::remark("kubectl --context coracle get nodes");
     Ok(())
 }

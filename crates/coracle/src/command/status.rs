@@ -24,7 +24,10 @@ pub(crate) fn run(args: &Listing) -> Result<()> {
     }
     let state = state?;
     let row = |name: &str, value: &str| output::result(&format!("{name:<12} {value}"));
-    row("Running", &format!("pid {}, version {}", state.pid, state.version));
+    row(
+        "Running",
+        &format!("pid {}, version {}", state.pid, state.version),
+    );
     row("Dashboard", &state.http_url());
     row("Kubernetes", &state.kube_url());
     row("Kubeconfig", &data.kubeconfig().display().to_string());
@@ -38,6 +41,13 @@ pub(crate) fn run(args: &Listing) -> Result<()> {
 /// Resident memory of a process.
 pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }

@@ -37,7 +37,10 @@ pub(crate) fn run(args: &Tutorial) -> Result<()> {
     let outcome = runtime.block_on(Box::pin(play(args, &data)));
     if started && args.once {
         output::gap();
-        let stopped = down::run(&crate::cli::Down { at: args.at.clone(), purge: false });
+        let stopped = down::run(&crate::cli::Down {
+            at: args.at.clone(),
+            purge: false,
+        });
         return outcome.and(stopped);
     }
     outcome
@@ -68,7 +71,12 @@ impl Story {
     fn new() -> Self {
         let clock = SystemClock::new();
         let now = clock.monotonic();
-        Self { clock, begun: now, step: now, number: 0 }
+        Self {
+            clock,
+            begun: now,
+            step: now,
+            number: 0,
+        }
     }
 
     /// Begins a step: its title, and the lines that do the same by hand.
@@ -84,7 +92,7 @@ impl Story {
 
     /// Something of the step is done.
     fn done(&self, verb: &str, text: &str) {
-        let took = output::seconds(self.clock.monotonic() - self.step);
+        let took = output::seconds(self.clock.monotonic().saturating_sub(self.step));
         output::done(verb, &format!("{text}  ({took})"));
     }
 }
@@ -104,12 +112,17 @@ async fn play(args: &Tutorial, data: &DataDir) -> Result<()> {
     );
     cluster.apply(METALLB).await?;
     cluster.address_pool(&pool(data)).await?;
-    let pods = cluster.pods_ready("metallb-system", "app=metallb", 2).await?;
+    let pods = cluster
+        .pods_ready("metallb-system", "app=metallb", 2)
+        .await?;
     story.done("Running", &pods.join(" · "));
 
     story.step(
         "a volume for the model, and a claim for it",
-        &["kubectl apply -f examples/mnist/manifests/volume.yaml", "kubectl get pv"],
+        &[
+            "kubectl apply -f examples/mnist/manifests/volume.yaml",
+            "kubectl get pv",
+        ],
     );
     let folder = data.root().join("tutorial").join("mnist");
     std::fs::create_dir_all(&folder)
@@ -127,7 +140,9 @@ async fn play(args: &Tutorial, data: &DataDir) -> Result<()> {
         ],
     );
     let name = format!("mnist-{}", SystemClock::new().now().as_second());
-    let pipeline = pipelines.upload(&name, "mnist_pipeline.yaml", PACKAGE).await?;
+    let pipeline = pipelines
+        .upload(&name, "mnist_pipeline.yaml", PACKAGE)
+        .await?;
     let experiment = pipelines.experiment("tutorial").await?;
     let steps = args.train_steps.to_string();
     let parameters = [
@@ -135,12 +150,17 @@ async fn play(args: &Tutorial, data: &DataDir) -> Result<()> {
         ("train_steps", steps.as_str()),
         ("pvc_name", CLAIM),
     ];
-    let run = pipelines.start("mnist", &pipeline, &experiment, &parameters).await?;
+    let run = pipelines
+        .start("mnist", &pipeline, &experiment, &parameters)
+        .await?;
     story.done("Started", &format!("run {run} of pipeline {name}"));
 
     story.step(
         "train, serve, web-ui: three steps, each a Pod",
-        &["kubectl -n kubeflow get pods --watch", "kubectl -n kubeflow logs -f POD"],
+        &[
+            "kubectl -n kubeflow get pods --watch",
+            "kubectl -n kubeflow logs -f POD",
+        ],
     );
     cluster.follow_run(&pipelines, &run, &story.clock).await?;
     story.done("Succeeded", "the run and its three steps");
@@ -155,7 +175,10 @@ async fn play(args: &Tutorial, data: &DataDir) -> Result<()> {
     output::gap();
     output::done(
         "Done",
-        &format!("in {}", output::seconds(story.clock.monotonic() - story.begun)),
+        &format!(
+            "in {}",
+            output::seconds(story.clock.monotonic().saturating_sub(story.begun))
+        ),
     );
     what_next(data, &url, args.once);
     Ok(())
@@ -179,7 +202,10 @@ fn volume(folder: &Path) -> String {
 }
 
 fn what_next(data: &DataDir, url: &str, once: bool) {
-    let exports = format!("eval \"$(coracle env --data-dir {})\"", data.root().display());
+    let exports = format!(
+        "eval \"$(coracle env --data-dir {})\"",
+        data.root().display()
+    );
     if !once {
         output::remark(&format!("{url} draws digits with the mouse or a finger"));
     }
@@ -187,11 +213,18 @@ fn what_next(data: &DataDir, url: &str, once: bool) {
         output::remark(&format!("{exports} && kubectl -n kubeflow get all"));
     }
     if on_path("python3") {
-        output::remark("pip install kfp==1.8.22, then change and compile examples/mnist/mnist_pipeline.py");
+        output::remark(
+            "pip install kfp==1.8.22, then change and compile examples/mnist/mnist_pipeline.py",
+        );
     }
-    output::remark("coracle tutorial mnist --train-steps 1000   trains a better model, as version 2");
+    output::remark(
+        "coracle tutorial mnist --train-steps 1000   trains a better model, as version 2",
+    );
     if !once {
-        output::remark(&format!("coracle down --data-dir {}   stops it all", data.root().display()));
+        output::remark(&format!(
+            "coracle down --data-dir {}   stops it all",
+            data.root().display()
+        ));
     }
 }
 
@@ -208,7 +241,10 @@ mod tests {
     #[test]
     fn the_volume_lies_where_it_is_told() {
         let text = volume(Path::new("/data/it's here"));
-        assert!(text.contains(r#"hostPath: {path: "/data/it's here"}"#), "{text}");
+        assert!(
+            text.contains(r#"hostPath: {path: "/data/it's here"}"#),
+            "{text}"
+        );
         assert!(text.contains(CLAIM));
     }
 }

@@ -115,7 +115,7 @@ async fn serve_async(up: &Up, data: &DataDir) -> Result<()> {
         running = starting => running?,
         () = signals.next() => return Ok(()),
     };
-    let took = clock.monotonic() - started;
+    let took = clock.monotonic().saturating_sub(started);
     tracing::info!(ready_ms = took.as_millis() as u64, "ready");
     if up.ready_on_stdout {
         tell(&Ready {
@@ -134,7 +134,11 @@ async fn serve_async(up: &Up, data: &DataDir) -> Result<()> {
     }
     let failed = supervisor.token().is_cancelled();
     if !up.ready_on_stdout {
-        let pods = if up.leave_pods { "Pods stay" } else { "Pods end within their grace periods" };
+        let pods = if up.leave_pods {
+            "Pods stay"
+        } else {
+            "Pods end within their grace periods"
+        };
         output::progress("Stopping", &format!("{pods}; Ctrl-C again stops at once"));
     }
     tokio::select! {
@@ -180,9 +184,15 @@ fn announce(data: &DataDir, state: &ServerState, notes: &[String], took: Duratio
     for note in notes {
         output::warning(note);
     }
-    output::done("Dashboard", &format!("{}   (Pipelines API too)", state.http_url()));
+    output::done(
+        "Dashboard",
+        &format!("{}   (Pipelines API too)", state.http_url()),
+    );
     output::done("Kubernetes", &state.kube_url());
-    output::done("Wrote", &format!("kubeconfig {}", data.kubeconfig().display()));
+    output::done(
+        "Wrote",
+        &format!("kubeconfig {}", data.kubeconfig().display()),
+    );
     output::done("Ready", &format!("in {}", output::seconds(took)));
     output::remark("eval \"$(coracle env)\" && kubectl get nodes");
     output::remark("coracle tutorial mnist     trains, serves and shows a digit; no downloads");
@@ -204,7 +214,11 @@ fn tell(ready: &Ready) {
 fn detach(up: &Up) -> Result<()> {
     output::progress("Starting", "the Kubernetes API, the node, and pipelines");
     let clock = SystemClock::new();
-    let data = if up.ephemeral { DataDir::new(&std::env::temp_dir())? } else { data_dir(up)? };
+    let data = if up.ephemeral {
+        DataDir::new(&std::env::temp_dir())?
+    } else {
+        data_dir(up)?
+    };
     if !up.ephemeral {
         // Two `up -d` at once: the second sees the lock in its child; a running server shows here.
         if data.lock()?.is_none() {
@@ -225,11 +239,19 @@ fn detach(up: &Up) -> Result<()> {
     // It holds the pipe's writing end, which only the server may keep open now.
     drop(command);
     let mut line = String::new();
-    reader.read_to_string(&mut line).map_err(attempting("hear from the server"))?;
-    let Some(ready) = line.lines().next().and_then(|l| serde_json::from_str::<Ready>(l).ok())
+    reader
+        .read_to_string(&mut line)
+        .map_err(attempting("hear from the server"))?;
+    let Some(ready) = line
+        .lines()
+        .next()
+        .and_then(|l| serde_json::from_str::<Ready>(l).ok())
     else {
-        return Err(Failure::failed(format!("the server (pid {}) ended while starting", child.id()))
-            .hint(format!("its log may say why: {}", data.log().display())));
+        return Err(Failure::failed(format!(
+            "the server (pid {}) ended while starting",
+            child.id()
+        ))
+        .hint(format!("its log may say why: {}", data.log().display())));
     };
     match (ready.state, ready.failure) {
         (Some(state), _) => {
@@ -263,6 +285,14 @@ fn background_errors(data: &DataDir, ephemeral: bool) -> Result<Stdio> {
     if ephemeral {
         return Ok(Stdio::null());
     }
-    let open = |path: &Path| File::options().create(true).append(true).mode(0o600).open(path);
-    open(&data.log()).map(Stdio::from).map_err(attempting("open the server's log"))
+    let open = |path: &Path| {
+        File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+    };
+    open(&data.log())
+        .map(Stdio::from)
+        .map_err(attempting("open the server's log"))
 }

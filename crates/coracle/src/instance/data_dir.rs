@@ -31,7 +31,13 @@ impl DataDir {
 
     /// Makes the directory if it is missing, readable by its owner alone.
     pub(crate) fn create(&self) -> Result<()> {
-        for dir in [&self.root, &self.pki(), &self.volumes(), &self.kubelet(), &self.artifacts()] {
+        for dir in [
+            &self.root,
+            &self.pki(),
+            &self.volumes(),
+            &self.kubelet(),
+            &self.artifacts(),
+        ] {
             DirBuilder::new()
                 .recursive(true)
                 // Pods of other users pass through to their volumes, but cannot list anything.
@@ -57,7 +63,10 @@ impl DataDir {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(e) => Err(Failure::environment(format!("lock {}: {e}", path.display()))),
+            Err(e) => Err(Failure::environment(format!(
+                "lock {}: {e}",
+                path.display()
+            ))),
         }
     }
 

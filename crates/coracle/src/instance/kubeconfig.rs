@@ -51,10 +51,18 @@ pub(crate) fn merge(path: &Path, ours: &Value) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             json!({"apiVersion": "v1", "kind": "Config"})
         }
-        Err(e) => return Err(Failure::environment(format!("read {}: {e}", path.display()))),
+        Err(e) => {
+            return Err(Failure::environment(format!(
+                "read {}: {e}",
+                path.display()
+            )));
+        }
     };
     if !theirs.is_object() {
-        return Err(Failure::environment(format!("{} is not a kubeconfig", path.display())));
+        return Err(Failure::environment(format!(
+            "{} is not a kubeconfig",
+            path.display()
+        )));
     }
     for list in ["clusters", "users", "contexts"] {
         let mut entries = theirs[list].as_array().cloned().unwrap_or_default();
@@ -62,7 +70,11 @@ pub(crate) fn merge(path: &Path, ours: &Value) -> Result<()> {
         entries.extend(ours[list].as_array().cloned().unwrap_or_default());
         theirs[list] = Value::Array(entries);
     }
-    if theirs["current-context"].as_str().unwrap_or_default().is_empty() {
+    if theirs["current-context"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty()
+    {
         theirs["current-context"] = json!(NAME);
     }
     if let Some(parent) = path.parent() {
@@ -77,9 +89,10 @@ pub(crate) fn users_own(kubeconfig_env: Option<&str>, home: Option<&Path>) -> Re
     if let Some(first) = kubeconfig_env.and_then(|list| list.split(':').find(|p| !p.is_empty())) {
         return Ok(PathBuf::from(first));
     }
-    home.map(|home| home.join(".kube").join("config")).ok_or_else(|| {
-        Failure::environment("neither KUBECONFIG nor HOME says where your kubeconfig is")
-    })
+    home.map(|home| home.join(".kube").join("config"))
+        .ok_or_else(|| {
+            Failure::environment("neither KUBECONFIG nor HOME says where your kubeconfig is")
+        })
 }
 
 #[cfg(test)]
@@ -94,12 +107,21 @@ mod tests {
             "current-context": "other", "extra": 1});
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         write(&path, &other).unwrap();
-        merge(&path, &json!({"clusters": [{"name": "coracle"}], "users": [{"name": "coracle"}]}))
-            .unwrap();
+        merge(
+            &path,
+            &json!({"clusters": [{"name": "coracle"}], "users": [{"name": "coracle"}]}),
+        )
+        .unwrap();
         let merged: Value = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        assert_eq!(merged["clusters"], json!([{"name": "other"}, {"name": "coracle"}]));
+        assert_eq!(
+            merged["clusters"],
+            json!([{"name": "other"}, {"name": "coracle"}])
+        );
         assert_eq!(merged["users"], json!([{"name": "coracle"}]));
-        assert_eq!((&merged["current-context"], &merged["extra"]), (&json!("other"), &json!(1)));
+        assert_eq!(
+            (&merged["current-context"], &merged["extra"]),
+            (&json!("other"), &json!(1))
+        );
     }
 
     #[test]

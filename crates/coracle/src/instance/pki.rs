@@ -73,7 +73,11 @@ impl Pki {
         clock: &dyn Clock,
         rng: &dyn Rng,
     ) -> Result<Self> {
-        let maker = Maker { dir: data.pki(), clock, rng };
+        let maker = Maker {
+            dir: data.pki(),
+            clock,
+            rng,
+        };
         let ca = maker.authority()?;
         let issuer = Issuer::from_ca_cert_pem(
             &ca.certificate,
@@ -84,7 +88,10 @@ impl Pki {
             let mut params = params("kube-apiserver", &[])?;
             params.subject_alt_names = names.ips.iter().map(|ip| SanType::IpAddress(*ip)).collect();
             for name in &names.dns {
-                let name = name.as_str().try_into().map_err(attempting("name the server"))?;
+                let name = name
+                    .as_str()
+                    .try_into()
+                    .map_err(attempting("name the server"))?;
                 params.subject_alt_names.push(SanType::DnsName(name));
             }
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -107,9 +114,15 @@ impl Pki {
             server,
             kubelet,
             admin: client("admin", "kubernetes-admin", &["system:masters"])?,
-            kubelet_client: client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &[])?,
+            kubelet_client: client(
+                "apiserver-kubelet-client",
+                "kube-apiserver-kubelet-client",
+                &[],
+            )?,
             service_account_key: maker.kept("sa.key", || {
-                Ok(KeyPair::generate().map_err(attempting("make a key"))?.serialize_pem())
+                Ok(KeyPair::generate()
+                    .map_err(attempting("make a key"))?
+                    .serialize_pem())
             })?,
             admin_token: maker.kept("admin.token", || {
                 let mut bytes = [0; 32];
@@ -139,8 +152,10 @@ fn params(user: &str, groups: &[&str]) -> Result<CertificateParams> {
         name.push(DnType::OrganizationName, *group);
     }
     params.distinguished_name = name;
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
     Ok(params)
 }
 
@@ -161,7 +176,10 @@ impl Maker<'_> {
                 write(&path, &text)?;
                 Ok(text)
             }
-            Err(e) => Err(Failure::environment(format!("read {}: {e}", path.display()))),
+            Err(e) => Err(Failure::environment(format!(
+                "read {}: {e}",
+                path.display()
+            ))),
         }
     }
 
@@ -174,7 +192,8 @@ impl Maker<'_> {
         };
         // A day of slack for machines whose clocks disagree.
         let (from, until) = (at(now - 86_400)?, at(now + VALID_DAYS * 86_400)?);
-        params.not_before = rcgen::date_time_ymd(from.year().into(), from.month() as u8, from.day() as u8);
+        params.not_before =
+            rcgen::date_time_ymd(from.year().into(), from.month() as u8, from.day() as u8);
         params.not_after =
             rcgen::date_time_ymd(until.year().into(), until.month() as u8, until.day() as u8);
         let mut serial = [0; 16];
@@ -194,10 +213,18 @@ impl Maker<'_> {
         let pair = KeyPair::generate().map_err(attempting("make the authority's key"))?;
         let mut params = params("coracle", &[])?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         self.validity(&mut params)?;
-        let signed = params.self_signed(&pair).map_err(attempting("sign the authority"))?;
-        let made = Pair { certificate: signed.pem(), key: pair.serialize_pem() };
+        let signed = params
+            .self_signed(&pair)
+            .map_err(attempting("sign the authority"))?;
+        let made = Pair {
+            certificate: signed.pem(),
+            key: pair.serialize_pem(),
+        };
         // The key first: a certificate without its key would be taken for whole.
         write(&key, &made.key)?;
         write(&certificate, &made.certificate)?;
@@ -226,8 +253,13 @@ impl Maker<'_> {
         let mut params = describe()?;
         self.validity(&mut params)?;
         let pair = KeyPair::generate().map_err(attempting("make a key"))?;
-        let signed = params.signed_by(&pair, issuer).map_err(attempting("sign a certificate"))?;
-        let made = Pair { certificate: signed.pem(), key: pair.serialize_pem() };
+        let signed = params
+            .signed_by(&pair, issuer)
+            .map_err(attempting("sign a certificate"))?;
+        let made = Pair {
+            certificate: signed.pem(),
+            key: pair.serialize_pem(),
+        };
         write(&path("key"), &made.key)?;
         write(&path("crt"), &made.certificate)?;
         if !fingerprint.is_empty() {
@@ -248,7 +280,10 @@ mod tests {
     use stdx::{SystemClock, SystemRng};
 
     fn names(ip: &str) -> ServerNames {
-        ServerNames { ips: vec![ip.parse().unwrap()], dns: vec!["localhost".to_owned()] }
+        ServerNames {
+            ips: vec![ip.parse().unwrap()],
+            dns: vec!["localhost".to_owned()],
+        }
     }
 
     #[test]
@@ -257,9 +292,8 @@ mod tests {
         let data = DataDir::new(dir.path()).unwrap();
         data.create().unwrap();
         let node = "127.97.0.1".parse().unwrap();
-        let open = |ip: &str| {
-            Pki::open(&data, &names(ip), node, &SystemClock::new(), &SystemRng).unwrap()
-        };
+        let open =
+            |ip: &str| Pki::open(&data, &names(ip), node, &SystemClock::new(), &SystemRng).unwrap();
         let (first, same, moved) = (open("127.0.0.1"), open("127.0.0.1"), open("127.0.0.2"));
         assert_eq!(first.server.certificate, same.server.certificate);
         assert_ne!(first.server.certificate, moved.server.certificate);

@@ -78,18 +78,30 @@ pub(crate) fn bind(
                 return bound(listener, moved);
             }
             Err(e) if e.kind() == ErrorKind::AddrInUse => {}
-            Err(e) => return Err(Failure::environment(format!("listen on {}: {e}", local(port)))),
+            Err(e) => {
+                return Err(Failure::environment(format!(
+                    "listen on {}: {e}",
+                    local(port)
+                )));
+            }
         }
     }
-    Err(Failure::environment(format!("no free port between {usual} and {}", usual + TRIES - 1))
-        .hint(format!("give one with {flag} ADDRESS:PORT")))
+    Err(Failure::environment(format!(
+        "no free port between {usual} and {}",
+        usual + TRIES - 1
+    ))
+    .hint(format!("give one with {flag} ADDRESS:PORT")))
 }
 
 fn bound(listener: TcpListener, moved_from: Option<(u16, String)>) -> Result<Bound> {
     let address = listener
         .local_addr()
         .map_err(|e| Failure::environment(format!("ask for the listener's address: {e}")))?;
-    Ok(Bound { listener, address, moved_from })
+    Ok(Bound {
+        listener,
+        address,
+        moved_from,
+    })
 }
 
 /// Names the process that listens at `address`, as far as this user may know.
@@ -103,8 +115,13 @@ pub(crate) fn holder(address: SocketAddr) -> String {
     };
     // Not `/proc/self`, which is a process by another name.
     let named = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    for process in processes.flatten().filter(|entry| named(&entry.file_name())) {
-        let Ok(fds) = fs::read_dir(process.path().join("fd")) else { continue };
+    for process in processes
+        .flatten()
+        .filter(|entry| named(&entry.file_name()))
+    {
+        let Ok(fds) = fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
         let holds = fds
             .flatten()
             .any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == &*target));
@@ -130,7 +147,9 @@ fn listening_inode(address: SocketAddr) -> Option<u64> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local_ip, local_port) = fields.get(1)?.split_once(':')?;
         let here = local_port == port && (local_ip == ip || local_ip == "00000000");
-        (here && fields.get(3) == Some(&LISTEN)).then(|| fields.get(9)?.parse().ok()).flatten()
+        (here && fields.get(3) == Some(&LISTEN))
+            .then(|| fields.get(9)?.parse().ok())
+            .flatten()
     })
 }
 
@@ -145,7 +164,10 @@ mod tests {
         let failure = bind("--listen", Some(address), None, HTTP_PORT).unwrap_err();
         let text = failure.to_string();
         assert!(text.contains(&address.to_string()), "{text}");
-        assert!(text.contains(&format!("(pid {})", std::process::id())), "{text}");
+        assert!(
+            text.contains(&format!("(pid {})", std::process::id())),
+            "{text}"
+        );
     }
 
     #[test]
@@ -164,7 +186,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::new(dir.path()).unwrap();
         assert_eq!(Ports::load(&data), Ports::default());
-        let ports = Ports { kube: Some(7000), http: Some(7001) };
+        let ports = Ports {
+            kube: Some(7000),
+            http: Some(7001),
+        };
         ports.save(&data).unwrap();
         assert_eq!(Ports::load(&data), ports);
     }

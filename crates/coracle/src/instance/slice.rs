@@ -32,8 +32,7 @@ impl Slice {
     /// this directory's own spawner or Pods still hold is ours as well.
     pub(crate) fn lease(data: &DataDir) -> Result<Self> {
         let path = data.slice();
-        let before = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-        if let Some(number) = before.filter(|n| *n < SLICES) {
+        if let Some(number) = remembered(data) {
             if let Some(slice) = Self::take(number)? {
                 return Ok(slice);
             }
@@ -56,14 +55,19 @@ impl Slice {
 
     /// Binds the slice's name; `None` if somebody has it.
     fn take(number: u8) -> Result<Option<Self>> {
-        let socket = unix_socket()
-            .map_err(|e| Failure::environment(format!("make a Unix socket: {e}")))?;
+        let socket =
+            unix_socket().map_err(|e| Failure::environment(format!("make a Unix socket: {e}")))?;
         let address = SocketAddrUnix::new_abstract_name(name(number).as_bytes())
             .map_err(|e| Failure::environment(format!("name a Unix socket: {e}")))?;
         match rustix::net::bind(&socket, &address) {
-            Ok(()) => Ok(Some(Self { number, lease: Arc::new(socket) })),
+            Ok(()) => Ok(Some(Self {
+                number,
+                lease: Arc::new(socket),
+            })),
             Err(rustix::io::Errno::ADDRINUSE) => Ok(None),
-            Err(e) => Err(Failure::environment(format!("lease address slice {number}: {e}"))),
+            Err(e) => Err(Failure::environment(format!(
+                "lease address slice {number}: {e}"
+            ))),
         }
     }
 
@@ -76,7 +80,10 @@ impl Slice {
         // Where copying another process's descriptor is forbidden, the slice is still ours for as
         // long as that process lives; an unbound socket stands in.
         let lease = copied.or_else(|_| unix_socket()).ok()?;
-        Some(Self { number, lease: Arc::new(lease) })
+        Some(Self {
+            number,
+            lease: Arc::new(lease),
+        })
     }
 
     /// The descriptor that holds the lease.
@@ -105,12 +112,28 @@ impl Slice {
     }
 }
 
+/// The number of the slice this directory had last.
+fn remembered(data: &DataDir) -> Option<u8> {
+    let text = fs::read_to_string(data.slice()).ok()?;
+    text.trim().parse().ok().filter(|number| *number < SLICES)
+}
+
+/// The node's address in the slice this directory had last, whether or not it has it now.
+pub(crate) fn last_node(data: &DataDir) -> Option<Ipv4Addr> {
+    remembered(data).map(|number| Ipv4Addr::new(127, 97, number << 4, 1))
+}
+
 fn name(number: u8) -> String {
     format!("coracle-slice-{number}")
 }
 
 fn unix_socket() -> rustix::io::Result<OwnedFd> {
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+    rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
 }
 
 /// The process (and its descriptor) that holds a slice for this data directory.
@@ -124,15 +147,23 @@ fn holder(number: u8, root: &Path) -> Option<(Pid, RawFd)> {
     let socket = format!("socket:[{inode}]");
     fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let command = fs::read(process.path().join("cmdline")).ok()?;
-        let ours = command.split(|b| *b == 0).any(|word| word == root.as_os_str().as_bytes());
+        let ours = command
+            .split(|b| *b == 0)
+            .any(|word| word == root.as_os_str().as_bytes());
         if !ours {
             return None;
         }
-        let fd = fs::read_dir(process.path().join("fd")).ok()?.flatten().find_map(|fd| {
-            let target = fs::read_link(fd.path()).ok()?;
-            (target.as_os_str() == &*socket).then(|| fd.file_name().to_str()?.parse().ok())?
-        })?;
-        Some((Pid::from_raw(process.file_name().to_str()?.parse().ok()?)?, fd))
+        let fd = fs::read_dir(process.path().join("fd"))
+            .ok()?
+            .flatten()
+            .find_map(|fd| {
+                let target = fs::read_link(fd.path()).ok()?;
+                (target.as_os_str() == &*socket).then(|| fd.file_name().to_str()?.parse().ok())?
+            })?;
+        Some((
+            Pid::from_raw(process.file_name().to_str()?.parse().ok()?)?,
+            fd,
+        ))
     })
 }
 
@@ -143,7 +174,10 @@ mod tests {
     #[test]
     fn two_instances_never_share_a_slice_and_each_keeps_its_own() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (a, b) = (DataDir::new(a.path()).unwrap(), DataDir::new(b.path()).unwrap());
+        let (a, b) = (
+            DataDir::new(a.path()).unwrap(),
+            DataDir::new(b.path()).unwrap(),
+        );
         fs::create_dir_all(a.root()).unwrap();
         fs::create_dir_all(b.root()).unwrap();
         let first = Slice::lease(&a).unwrap();

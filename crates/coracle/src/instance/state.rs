@@ -78,7 +78,9 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
     // The command may hold spaces and parentheses; the fields after it may not.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
-    (state != "Z" && state != "X").then(|| fields.nth(18)?.parse().ok()).flatten()
+    (state != "Z" && state != "X")
+        .then(|| fields.nth(18)?.parse().ok())
+        .flatten()
 }
 
 #[cfg(test)]

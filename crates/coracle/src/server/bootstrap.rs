@@ -40,7 +40,12 @@ pub(crate) fn objects() -> Vec<Value> {
                 "resourceNames": ["ibm-privileged-psp"], "verbs": ["use"]}],
         }),
         policy_crd("ImagePolicy", "imagepolicies", "imagepolicy", "Namespaced"),
-        policy_crd("ClusterImagePolicy", "clusterimagepolicies", "clusterimagepolicy", "Cluster"),
+        policy_crd(
+            "ClusterImagePolicy",
+            "clusterimagepolicies",
+            "clusterimagepolicy",
+            "Cluster",
+        ),
         json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"name": "ml-pipeline", "namespace": NAMESPACE,
@@ -139,21 +144,38 @@ pub(crate) async fn publish(client: &kube::Client, node: Ipv4Addr, port: u16) ->
     let name = "ml-pipeline";
     let metadata = json!({"name": name, "namespace": NAMESPACE,
         "labels": {"kubernetes.io/service-name": name}});
-    put(client, json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
-        "addressType": "IPv4", "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-        "endpoints": [{"addresses": [node], "conditions": {"ready": true}}],
-    }), |slice: &EndpointSlice| slice.endpoints.iter().any(|e| e.addresses == [node.to_string()]))
+    put(
+        client,
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
+            "addressType": "IPv4", "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [node], "conditions": {"ready": true}}],
+        }),
+        |slice: &EndpointSlice| {
+            slice
+                .endpoints
+                .iter()
+                .any(|e| e.addresses == [node.to_string()])
+        },
+    )
     .await?;
-    put(client, json!({
-        "apiVersion": "v1", "kind": "Endpoints",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "subsets": [{"addresses": [{"ip": node}],
-            "ports": [{"name": "http", "port": port, "protocol": "TCP"}]}],
-    }), |endpoints: &Endpoints| {
-        endpoints.subsets.iter().flatten().flat_map(|s| s.addresses.iter().flatten())
-            .any(|a| a.ip == node.to_string())
-    })
+    put(
+        client,
+        json!({
+            "apiVersion": "v1", "kind": "Endpoints",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "subsets": [{"addresses": [{"ip": node}],
+                "ports": [{"name": "http", "port": port, "protocol": "TCP"}]}],
+        }),
+        |endpoints: &Endpoints| {
+            endpoints
+                .subsets
+                .iter()
+                .flatten()
+                .flat_map(|s| s.addresses.iter().flatten())
+                .any(|a| a.ip == node.to_string())
+        },
+    )
     .await
 }
 
@@ -161,7 +183,10 @@ pub(crate) async fn publish(client: &kube::Client, node: Ipv4Addr, port: u16) ->
 async fn put<K>(client: &kube::Client, object: Value, fits: impl Fn(&K) -> bool) -> kube::Result<()>
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-        + Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize,
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + serde::Serialize,
 {
     let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
     let mut wanted: K = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
@@ -169,7 +194,10 @@ where
     match api.get_opt(&name).await? {
         Some(found) if fits(&found) => {}
         Some(found) => {
-            wanted.meta_mut().resource_version = found.meta().resource_version.clone();
+            wanted
+                .meta_mut()
+                .resource_version
+                .clone_from(&found.meta().resource_version);
             api.replace(&name, &PostParams::default(), &wanted).await?;
         }
         None => {

@@ -95,11 +95,24 @@ pub(crate) async fn start(options: Options, supervisor: &Supervisor) -> Result<R
     let data = options.data.clone();
     let slice = Slice::lease(&data)?;
     let remembered = Ports::load(&data);
-    let kube =
-        ports::bind("--kube-listen", options.kube_listen, remembered.kube, ports::KUBE_PORT)?;
-    let web = ports::bind("--listen", options.listen, remembered.http, ports::HTTP_PORT)?;
+    let kube = ports::bind(
+        "--kube-listen",
+        options.kube_listen,
+        remembered.kube,
+        ports::KUBE_PORT,
+    )?;
+    let web = ports::bind(
+        "--listen",
+        options.listen,
+        remembered.http,
+        ports::HTTP_PORT,
+    )?;
     let keep = |bound: &Bound, given: bool, before: Option<u16>| {
-        if given { before } else { Some(bound.address.port()) }
+        if given {
+            before
+        } else {
+            Some(bound.address.port())
+        }
     };
     let chosen = Ports {
         kube: keep(&kube, options.kube_listen.is_some(), remembered.kube),
@@ -122,7 +135,11 @@ pub(crate) async fn start(options: Options, supervisor: &Supervisor) -> Result<R
     let storage = Supervisor::new();
     let (spawner, kube_db, pipelines_db) = tokio::join!(
         start_spawner(&options, &slice, supervisor),
-        Db::open(db::Options::file(data.kube_db()), apiserver::MIGRATIONS, &storage),
+        Db::open(
+            db::Options::file(data.kube_db()),
+            apiserver::MIGRATIONS,
+            &storage
+        ),
         Db::open(
             db::Options::file(data.pipelines_db()),
             pipelines::api::MIGRATIONS,
@@ -143,15 +160,22 @@ pub(crate) async fn start(options: Options, supervisor: &Supervisor) -> Result<R
     let kube_address = reachable(kube.address);
     let names = server_names(&kube, &slice);
     let node_ip = slice.node();
-    let pki = Pki::open(&data, &names, node_ip.into(), &*options.clock, &*options.rng)?;
-    let apiserver =
-        open_apiserver(&options, &slice, &pki, kube_db.clone(), kube_address).await?;
+    let pki = Pki::open(
+        &data,
+        &names,
+        node_ip.into(),
+        &*options.clock,
+        &*options.rng,
+    )?;
+    let apiserver = open_apiserver(&options, &slice, &pki, kube_db.clone(), kube_address).await?;
     serve_kubernetes(&apiserver, kube.listener, &pki, supervisor)?;
     let config = kubeconfig::render(&format!("https://{kube_address}"), &pki);
     kubeconfig::write(&data.kubeconfig(), &config)?;
 
     let node_name = node_name();
-    let clients = Clients { apiserver: apiserver.clone() };
+    let clients = Clients {
+        apiserver: apiserver.clone(),
+    };
     start_controllers(&options, &clients, &pki, supervisor)?;
     proxy::start(
         proxy::Options {
@@ -164,11 +188,18 @@ pub(crate) async fn start(options: Options, supervisor: &Supervisor) -> Result<R
         },
         supervisor,
     );
-    let kubelet =
-        start_kubelet(&options, &clients, &pki, &slice, &spawner, &node_name, kube_address, supervisor)
-            .await?;
-    let pipelines =
-        start_pipelines(&options, &clients, pipelines_db.clone(), supervisor).await?;
+    let kubelet = start_kubelet(
+        &options,
+        &clients,
+        &pki,
+        &slice,
+        &spawner,
+        &node_name,
+        kube_address,
+        supervisor,
+    )
+    .await?;
+    let pipelines = start_pipelines(&options, &clients, pipelines_db.clone(), supervisor).await?;
     let state = ServerState {
         pid: std::process::id(),
         start_time: state::start_time(std::process::id()).unwrap_or_default(),
@@ -201,11 +232,13 @@ struct Clients {
 
 impl Clients {
     fn user(&self, name: &str, groups: &[&str], agent: &str) -> kube::Client {
-        self.apiserver.client_for(UserInfo::new(name, groups), agent)
+        self.apiserver
+            .client_for(UserInfo::new(name, groups), agent)
     }
 
     fn account(&self, namespace: &str, name: &str, agent: &str) -> kube::Client {
-        self.apiserver.client_for(UserInfo::service_account(namespace, name), agent)
+        self.apiserver
+            .client_for(UserInfo::service_account(namespace, name), agent)
     }
 
     /// The identity of a controller, as upstream names them.
@@ -233,7 +266,10 @@ async fn start_spawner(
     if options.no_mounts {
         spawner.mode = spawner::Mode::NoMounts;
     }
-    let lease = slice.lease_fd().try_clone().map_err(attempting("copy the slice's lease"))?;
+    let lease = slice
+        .lease_fd()
+        .try_clone()
+        .map_err(attempting("copy the slice's lease"))?;
     spawner.held = vec![lease];
     Spawner::start_or_attach(spawner, supervisor)
         .await
@@ -264,7 +300,10 @@ fn server_names(kube: &Bound, slice: &Slice) -> ServerNames {
         ips.push(kube.address.ip());
     }
     let service = ["", ".default", ".default.svc", ".default.svc.cluster.local"];
-    let mut dns: Vec<String> = service.iter().map(|end| format!("kubernetes{end}")).collect();
+    let mut dns: Vec<String> = service
+        .iter()
+        .map(|end| format!("kubernetes{end}"))
+        .collect();
     dns.push("localhost".to_owned());
     ServerNames { ips, dns }
 }
@@ -277,8 +316,7 @@ async fn open_apiserver(
     address: SocketAddr,
 ) -> Result<apiserver::Server> {
     let key = pki.service_account_key.clone().into_bytes();
-    let mut server =
-        apiserver::Options::new(db, options.clock.clone(), options.rng.clone(), key);
+    let mut server = apiserver::Options::new(db, options.clock.clone(), options.rng.clone(), key);
     server.service_cidr = slice.services();
     // The one exemption from the rule against loopback endpoints: this instance's own addresses.
     server.exempt_cidrs = vec![slice.pods()];
@@ -293,7 +331,9 @@ async fn open_apiserver(
     server.static_tokens =
         HashMap::from([(pki.admin_token.clone(), UserInfo::admin("kubernetes-admin"))]);
     server.client_ca = Some(certificates(&pki.ca)?.remove(0).to_vec());
-    apiserver::Server::open(server).await.map_err(attempting("open the Kubernetes API"))
+    apiserver::Server::open(server)
+        .await
+        .map_err(attempting("open the Kubernetes API"))
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
@@ -301,7 +341,9 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
         CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let read = read.map_err(attempting("read a certificate"))?;
     if read.is_empty() {
-        return Err(Failure::environment("a certificate file of the data directory is empty"));
+        return Err(Failure::environment(
+            "a certificate file of the data directory is empty",
+        ));
     }
     Ok(read)
 }
@@ -317,7 +359,9 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 fn roots(pki: &Pki) -> Result<Arc<RootCertStore>> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&pki.ca)? {
-        roots.add(certificate).map_err(attempting("trust the own authority"))?;
+        roots
+            .add(certificate)
+            .map_err(attempting("trust the own authority"))?;
     }
     Ok(Arc::new(roots))
 }
@@ -348,7 +392,9 @@ fn server_tls(
 }
 
 fn tokio_listener(listener: TcpListener) -> Result<tokio::net::TcpListener> {
-    listener.set_nonblocking(true).map_err(attempting("set up a listener"))?;
+    listener
+        .set_nonblocking(true)
+        .map_err(attempting("set up a listener"))?;
     tokio::net::TcpListener::from_std(listener).map_err(attempting("set up a listener"))
 }
 
@@ -436,7 +482,9 @@ async fn start_kubelet(
         capacity: None,
         version: format!("v1.34.2+coracle-{VERSION}"),
     };
-    kubelet::Kubelet::start(kubelet, supervisor).await.map_err(attempting("start the node"))
+    kubelet::Kubelet::start(kubelet, supervisor)
+        .await
+        .map_err(attempting("start the node"))
 }
 
 async fn start_pipelines(
@@ -482,10 +530,17 @@ async fn serve_http(
         kubeconfig: data.kubeconfig().display().to_string(),
         pipelines: pipelines.clone(),
     };
-    let mut hosts: Vec<String> =
-        ["localhost", "127.0.0.1", "[::1]"].iter().map(ToString::to_string).collect();
+    let mut hosts: Vec<String> = ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     hosts.extend([node_ip.to_string(), web.address.ip().to_string()]);
-    let service = ["", ".kubeflow", ".kubeflow.svc", ".kubeflow.svc.cluster.local"];
+    let service = [
+        "",
+        ".kubeflow",
+        ".kubeflow.svc",
+        ".kubeflow.svc.cluster.local",
+    ];
     hosts.extend(service.iter().map(|end| format!("ml-pipeline{end}")));
     hosts.dedup();
     let guard = Guard {
@@ -510,8 +565,20 @@ async fn serve_http(
 fn node_name() -> String {
     let uname = rustix::system::uname();
     let raw = uname.nodename().to_string_lossy().to_lowercase();
-    let clean: String =
-        raw.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let clean: String = raw
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '.' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
     let trimmed = clean.trim_matches(['-', '.']);
-    if trimmed.is_empty() { "coracle".to_owned() } else { trimmed.to_owned() }
+    if trimmed.is_empty() {
+        "coracle".to_owned()
+    } else {
+        trimmed.to_owned()
+    }
 }

@@ -31,7 +31,9 @@ pub(crate) struct Guard {
 
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guard").field("hosts", &self.hosts).finish_non_exhaustive()
+        f.debug_struct("Guard")
+            .field("hosts", &self.hosts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,7 +54,11 @@ impl Peer {
 }
 
 /// The middleware.
-pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(
+    State(guard): State<Arc<Guard>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let headers = request.headers();
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
     // HTTP/2 carries the host in the request's authority.
@@ -61,7 +67,10 @@ pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
     if !guard.knows(host) {
         return refuse(
             StatusCode::MISDIRECTED_REQUEST,
-            &format!("host {host:?} is not served here (allowed: {})", guard.hosts.join(", ")),
+            &format!(
+                "host {host:?} is not served here (allowed: {})",
+                guard.hosts.join(", ")
+            ),
         );
     }
     if let Some(origin) = headers.get(header::ORIGIN) {
@@ -74,14 +83,19 @@ pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
             );
         }
     }
-    let trusted = request.extensions().get::<Peer>().is_some_and(|peer| peer.trusted);
+    let trusted = request
+        .extensions()
+        .get::<Peer>()
+        .is_some_and(|peer| peer.trusted);
     if !trusted && !guard.token_is_good(headers).await {
         let mut response = refuse(
             StatusCode::UNAUTHORIZED,
             "a bearer token is required for this connection; `coracle token` prints one",
         );
         let challenge = header::HeaderValue::from_static("Bearer");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, challenge);
         return response;
     }
     next.run(request).await
@@ -93,14 +107,25 @@ impl Guard {
             Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
             Some(_) | None => host,
         };
-        self.any_host || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+        self.any_host
+            || self
+                .hosts
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(name))
     }
 
     async fn token_is_good(&self, headers: &HeaderMap) -> bool {
-        let header = headers.get(header::AUTHORIZATION).and_then(|h| h.to_str().ok());
-        let Some(token) = header.and_then(|h| h.strip_prefix("Bearer ")) else { return false };
+        let header = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|h| h.to_str().ok());
+        let Some(token) = header.and_then(|h| h.strip_prefix("Bearer ")) else {
+            return false;
+        };
         let review = TokenReview {
-            spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: None },
+            spec: TokenReviewSpec {
+                token: Some(token.to_owned()),
+                audiences: None,
+            },
             ..TokenReview::default()
         };
         let api: Api<TokenReview> = Api::all(self.client.clone());
@@ -115,12 +140,18 @@ impl Guard {
 }
 
 fn refuse(status: StatusCode, message: &str) -> Response {
-    (status, Json(json!({"error": message, "message": message, "code": 16}))).into_response()
+    (
+        status,
+        Json(json!({"error": message, "message": message, "code": 16})),
+    )
+        .into_response()
 }
 
 /// The user whose socket is the peer's end of this loopback connection.
 fn socket_owner(peer: SocketAddr, local: SocketAddr) -> Option<u32> {
-    let (IpAddr::V4(peer_ip), IpAddr::V4(local_ip)) = (peer.ip(), local.ip()) else { return None };
+    let (IpAddr::V4(peer_ip), IpAddr::V4(local_ip)) = (peer.ip(), local.ip()) else {
+        return None;
+    };
     let entry = |ip: std::net::Ipv4Addr, port: u16| {
         format!("{:08X}:{port:04X}", u32::from_le_bytes(ip.octets()))
     };

@@ -17,7 +17,10 @@ use super::guard::{self, Guard, Peer};
 
 /// The whole router behind the guard.
 pub(crate) fn guarded(router: Router, guard: Guard) -> Router {
-    router.layer(middleware::from_fn_with_state(Arc::new(guard), guard::check))
+    router.layer(middleware::from_fn_with_state(
+        Arc::new(guard),
+        guard::check,
+    ))
 }
 
 /// Accepts until the supervisor stops; each connection is a task of its own.
@@ -47,12 +50,7 @@ pub(crate) fn spawn(listener: TcpListener, router: Router, supervisor: &Supervis
     supervisor.spawn("http listener", OnError::Shutdown, serving);
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    router: Router,
-    supervisor: Supervisor,
-) {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, supervisor: Supervisor) {
     let local = stream.local_addr().unwrap_or(peer);
     let peer = Peer::of(peer, local);
     // Small answers must not wait for the other side's acknowledgement.

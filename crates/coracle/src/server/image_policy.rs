@@ -32,7 +32,9 @@ fn judge(request: &AdmissionRequest) -> Result<(), Denied> {
     {
         return Ok(());
     }
-    let Some(path) = pod_spec_path(&request.group, &request.kind) else { return Ok(()) };
+    let Some(path) = pod_spec_path(&request.group, &request.kind) else {
+        return Ok(());
+    };
     let mut images = images(&request.object, path);
     if let Some(old) = &request.old_object {
         // What runs already may be relabelled, scaled and deleted under a stricter policy.
@@ -44,7 +46,9 @@ fn judge(request: &AdmissionRequest) -> Result<(), Denied> {
         return Ok(());
     }
     let (mut policies, mut which) = (
-        request.reader.list(GROUP, "imagepolicies", &request.namespace),
+        request
+            .reader
+            .list(GROUP, "imagepolicies", &request.namespace),
         format!("ImagePolicy of namespace {:?}", request.namespace),
     );
     if policies.is_empty() {
@@ -57,11 +61,18 @@ fn judge(request: &AdmissionRequest) -> Result<(), Denied> {
     let repositories: Vec<&str> = policies.iter().flat_map(|p| repositories(p)).collect();
     for image in images {
         let full = normalised(image);
-        if !repositories.iter().any(|pattern| matches(&normalised(pattern), &full)) {
+        if !repositories
+            .iter()
+            .any(|pattern| matches(&normalised(pattern), &full))
+        {
             return Err(Denied::forbidden(format!(
                 "admission webhook \"trust.hooks.{GROUP}\" denied the request: Deny {image:?}, no \
                  matching repositories in the {which} (allowed: {})",
-                if repositories.is_empty() { "none".to_owned() } else { repositories.join(", ") }
+                if repositories.is_empty() {
+                    "none".to_owned()
+                } else {
+                    repositories.join(", ")
+                }
             )));
         }
     }
@@ -90,7 +101,11 @@ fn images<'a>(object: &'a Value, path: &str) -> BTreeSet<&'a str> {
 }
 
 fn repositories(policy: &Value) -> impl Iterator<Item = &str> {
-    policy["spec"]["repositories"].as_array().into_iter().flatten().filter_map(|r| r["name"].as_str())
+    policy["spec"]["repositories"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|r| r["name"].as_str())
 }
 
 /// The reference with its registry and, for Docker Hub, its library: `x` is
@@ -127,9 +142,13 @@ fn matches(pattern: &str, image: &str) -> bool {
 fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
     let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
     for part in parts {
         match rest.find(part) {
             Some(at) => rest = &rest[at + part.len()..],

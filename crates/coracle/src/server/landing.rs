@@ -16,7 +16,8 @@ use crate::cli::VERSION;
 
 const PAGE: &str = include_str!("assets/landing.html");
 const STYLE: &str = include_str!("assets/landing.css");
-const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+const POLICY: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// What the page names.
 #[derive(Debug)]
@@ -40,7 +41,9 @@ pub(crate) fn router(facts: Facts) -> Router {
 }
 
 async fn page(State(facts): State<Arc<Facts>>) -> impl IntoResponse {
-    let runs = latest_runs(facts.pipelines.clone()).await.unwrap_or_default();
+    let runs = latest_runs(facts.pipelines.clone())
+        .await
+        .unwrap_or_default();
     let html = PAGE
         .replace("{{version}}", VERSION)
         .replace("{{http}}", &escaped(&facts.http))
@@ -54,7 +57,9 @@ async fn latest_runs(pipelines: Router) -> Option<Vec<Value>> {
     let path = "/apis/v1beta1/runs?page_size=10&sort_by=created_at%20desc";
     let request = Request::get(path).body(Body::empty()).ok()?;
     let response = pipelines.oneshot(request).await.ok()?;
-    let bytes = axum::body::to_bytes(response.into_body(), 1 << 22).await.ok()?;
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 22)
+        .await
+        .ok()?;
     let body: Value = serde_json::from_slice(&bytes).ok()?;
     body["runs"].as_array().cloned()
 }
@@ -68,14 +73,19 @@ fn table(runs: &[Value]) -> String {
         .map(|run| {
             let text = |key: &str| escaped(run[key].as_str().unwrap_or_default());
             let (name, status, created) = (text("name"), text("status"), text("created_at"));
-            format!("<tr><td>{name}</td><td class=\"{status}\">{status}</td><td>{created}</td></tr>")
+            format!(
+                "<tr><td>{name}</td><td class=\"{status}\">{status}</td><td>{created}</td></tr>"
+            )
         })
         .collect();
     format!("<table><tr><th>Run</th><th>State</th><th>Created</th></tr>{rows}</table>")
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -313,10 +313,7 @@ async fn a_deleted_pod_is_ended_politely_and_leaves_nothing() {
 #[tokio::test]
 async fn a_pod_whose_object_is_gone_at_once_is_ended_and_leaves_nothing() {
     let rig = Rig::new(|_| Behaviour::Run).await;
-    let pod = rig.pod(
-        "p",
-        json!({"containers": [{"name": "c", "image": "img"}]}),
-    );
+    let pod = rig.pod("p", json!({"containers": [{"name": "c", "image": "img"}]}));
     rig.wait_for(rig.api.pod("p", ready)).await;
     rig.api.delete_pod("default", "p", 0);
     let gone = async {

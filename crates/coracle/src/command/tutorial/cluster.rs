@@ -40,7 +40,11 @@ impl Cluster {
     /// Connects as the kubeconfig says.
     pub(super) async fn connect(kubeconfig: &Path) -> Result<Self> {
         let unusable = |e: &dyn std::error::Error| {
-            Failure::unreachable(format!("{}: {}", kubeconfig.display(), stdx::error::chain(e)))
+            Failure::unreachable(format!(
+                "{}: {}",
+                kubeconfig.display(),
+                stdx::error::chain(e)
+            ))
         };
         let file = Kubeconfig::read_from(kubeconfig).map_err(|e| unusable(&e))?;
         let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
@@ -61,24 +65,43 @@ impl Cluster {
     }
 
     async fn apply_one(&self, value: Value) -> Result<()> {
-        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let types = TypeMeta { api_version: text("/apiVersion").into(), kind: text("/kind").into() };
+        let text = |pointer: &str| {
+            value
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let types = TypeMeta {
+            api_version: text("/apiVersion").into(),
+            kind: text("/kind").into(),
+        };
         let what = format!("apply {} {}", types.kind, text("/metadata/name"));
         let gvk = GroupVersionKind::try_from(&types)
             .map_err(|e| Failure::failed(format!("{what}: {e}")))?;
-        let (resource, name) = (ApiResource::from_gvk(&gvk), text("/metadata/name").to_owned());
+        let (resource, name) = (
+            ApiResource::from_gvk(&gvk),
+            text("/metadata/name").to_owned(),
+        );
         let api: Api<DynamicObject> = match text("/metadata/namespace") {
             "" => Api::all_with(self.client.clone(), &resource),
             namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
         };
         let object = serde_json::from_value(value.clone())
             .map_err(|e| Failure::failed(format!("{what}: {e}")))?;
-        let post = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let post = PostParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PostParams::default()
+        };
         match api.create(&post, &object).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-                let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
-                api.patch(&name, &params, &Patch::Merge(&value)).await.map_err(failed(&what))?;
+                let params = PatchParams {
+                    field_manager: Some(MANAGER.to_owned()),
+                    ..Default::default()
+                };
+                api.patch(&name, &params, &Patch::Merge(&value))
+                    .await
+                    .map_err(failed(&what))?;
                 Ok(())
             }
             Err(error) => Err(failed(&what)(error)),
@@ -133,9 +156,15 @@ impl Cluster {
                 "Pods {selector} of namespace {namespace} are not ready after {} s",
                 PATIENCE.as_secs()
             ))
-            .hint(format!("kubectl -n {namespace} describe pods -l {selector}")));
+            .hint(format!(
+                "kubectl -n {namespace} describe pods -l {selector}"
+            )));
         }
-        Ok(ready.into_iter().filter(|(_, ready)| *ready).map(|(name, _)| name).collect())
+        Ok(ready
+            .into_iter()
+            .filter(|(_, ready)| *ready)
+            .map(|(name, _)| name)
+            .collect())
     }
 
     /// Waits until a claim has its volume.
@@ -144,15 +173,21 @@ impl Cluster {
             let phase = claim.status.and_then(|status| status.phase);
             (phase.as_deref() == Some("Bound")).then_some(())
         };
-        self.until(namespace, name, bound).await.map_err(|failure| {
-            failure.hint(format!("kubectl -n {namespace} describe pvc {name}"))
-        })
+        self.until(namespace, name, bound)
+            .await
+            .map_err(|failure| failure.hint(format!("kubectl -n {namespace} describe pvc {name}")))
     }
 
     /// Waits until a Service has an address, and gives it back.
     pub(super) async fn load_balancer(&self, namespace: &str, name: &str) -> Result<Service> {
         let with_address = |service: Service| {
-            let status = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
+            let status = service
+                .status
+                .as_ref()?
+                .load_balancer
+                .as_ref()?
+                .ingress
+                .as_ref()?;
             (!status.is_empty()).then(|| service.clone())
         };
         self.until(namespace, name, with_address).await
@@ -167,22 +202,33 @@ impl Cluster {
     ) -> Result<T>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+            + Clone
+            + std::fmt::Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let mut news = std::pin::pin!(watcher(api, config).default_backoff().applied_objects());
         let waiting = async {
             loop {
-                if let Some(value) = news.next().await.and_then(std::result::Result::ok).and_then(&found) {
+                if let Some(value) = news
+                    .next()
+                    .await
+                    .and_then(std::result::Result::ok)
+                    .and_then(&found)
+                {
                     return value;
                 }
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await.map_err(|_| {
             let kind = K::kind(&());
-            Failure::failed(format!("{kind} {namespace}/{name} is not as expected after {} s",
-                PATIENCE.as_secs()))
+            Failure::failed(format!(
+                "{kind} {namespace}/{name} is not as expected after {} s",
+                PATIENCE.as_secs()
+            ))
         })
     }
 
@@ -211,8 +257,9 @@ impl Cluster {
             match status.as_str() {
                 "Succeeded" => break,
                 "Failed" | "Error" => {
-                    return Err(Failure::failed(format!("the run failed: {error}"))
-                        .hint("kubectl -n kubeflow get pods, and the logs of the one that failed"));
+                    return Err(Failure::failed(format!("the run failed: {error}")).hint(
+                        "kubectl -n kubeflow get pods, and the logs of the one that failed",
+                    ));
                 }
                 _ => {}
             }
@@ -231,7 +278,11 @@ impl Cluster {
         log: &mut Option<tokio::task::JoinHandle<()>>,
     ) {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let phase = pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|s| s.phase.clone())
+            .unwrap_or_default();
         if seen.insert(name.clone(), phase.clone()).as_deref() == Some(phase.as_str()) {
             return;
         }
@@ -241,7 +292,10 @@ impl Cluster {
             "Failed" => output::warning(&format!("{name} failed")),
             _ => {}
         }
-        if log.is_none() && matches!(phase.as_str(), "Running" | "Succeeded") && name.contains("-train-") {
+        if log.is_none()
+            && matches!(phase.as_str(), "Running" | "Succeeded")
+            && name.contains("-train-")
+        {
             let following = show_log(self.client.clone(), name);
             *log = Some(stdx::Supervisor::new().spawn_graceful("training log", following));
         }
@@ -251,8 +305,13 @@ impl Cluster {
 /// Prints a Pod's log as it grows.
 async fn show_log(client: kube::Client, name: String) {
     let api: Api<Pod> = Api::namespaced(client, "kubeflow");
-    let params = LogParams { follow: true, ..LogParams::default() };
-    let Ok(stream) = api.log_stream(&name, &params).await else { return };
+    let params = LogParams {
+        follow: true,
+        ..LogParams::default()
+    };
+    let Ok(stream) = api.log_stream(&name, &params).await else {
+        return;
+    };
     let mut lines = stream.lines();
     while let Ok(Some(line)) = lines.try_next().await {
         output::remark(&line);
@@ -261,7 +320,10 @@ async fn show_log(client: kube::Client, name: String) {
 
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 #[cfg(test)]

@@ -22,7 +22,10 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(url: &str) -> Self {
         let http = HttpClient::builder(TokioExecutor::new()).build_http();
-        Self { http, base: url.to_owned() }
+        Self {
+            http,
+            base: url.to_owned(),
+        }
     }
 
     /// Sends a request and reads the JSON answer.
@@ -33,7 +36,11 @@ impl Client {
         content_type: &str,
         body: Vec<u8>,
     ) -> Result<Value> {
-        let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.base) };
+        let url = if path.starts_with("http") {
+            path.to_owned()
+        } else {
+            format!("{}{path}", self.base)
+        };
         let trouble = |why: &dyn std::fmt::Display| Failure::unreachable(format!("{url}: {why}"));
         let request = Request::builder()
             .method(method)
@@ -41,24 +48,45 @@ impl Client {
             .header("Content-Type", content_type)
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| trouble(&e))?;
-        let response = self.http.request(request).await.map_err(|e| trouble(&stdx::error::chain(&e)))?;
+        let response = self
+            .http
+            .request(request)
+            .await
+            .map_err(|e| trouble(&stdx::error::chain(&e)))?;
         let status = response.status();
-        let bytes = response.into_body().collect().await.map_err(|e| trouble(&e))?.to_bytes();
+        let bytes = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|e| trouble(&e))?
+            .to_bytes();
         let body: Value = serde_json::from_slice(&bytes).map_err(|e| trouble(&e))?;
         if !status.is_success() {
-            let message = body["error_message"].as_str().or_else(|| body["message"].as_str());
-            return Err(trouble(&format!("{status}: {}", message.unwrap_or_default())));
+            let message = body["error_message"]
+                .as_str()
+                .or_else(|| body["message"].as_str());
+            return Err(trouble(&format!(
+                "{status}: {}",
+                message.unwrap_or_default()
+            )));
         }
         Ok(body)
     }
 
     async fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.call(Method::POST, path, "application/json", body.to_string().into_bytes()).await
+        self.call(
+            Method::POST,
+            path,
+            "application/json",
+            body.to_string().into_bytes(),
+        )
+        .await
     }
 
     /// Reads something.
     pub(super) async fn get(&self, path: &str) -> Result<Value> {
-        self.call(Method::GET, path, "application/json", Vec::new()).await
+        self.call(Method::GET, path, "application/json", Vec::new())
+            .await
     }
 
     /// Uploads a package; the answer is the pipeline's id.
@@ -81,10 +109,17 @@ impl Client {
             "%7B%22predicates%22%3A%5B%7B%22op%22%3A%22EQUALS%22%2C%22key%22%3A%22name%22%2C\
              %22string_value%22%3A%22{name}%22%7D%5D%7D"
         );
-        let found = self.get(&format!("/apis/v1beta1/experiments?filter={filter}")).await?;
+        let found = self
+            .get(&format!("/apis/v1beta1/experiments?filter={filter}"))
+            .await?;
         match found.pointer("/experiments/0/id").and_then(Value::as_str) {
             Some(id) => Ok(id.to_owned()),
-            None => id(&self.post("/apis/v1beta1/experiments", &json!({"name": name})).await?, "/id"),
+            None => id(
+                &self
+                    .post("/apis/v1beta1/experiments", &json!({"name": name}))
+                    .await?,
+                "/id",
+            ),
         }
     }
 
@@ -96,8 +131,10 @@ impl Client {
         experiment: &str,
         parameters: &[(&str, &str)],
     ) -> Result<String> {
-        let parameters: Vec<Value> =
-            parameters.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let parameters: Vec<Value> = parameters
+            .iter()
+            .map(|(name, value)| json!({"name": name, "value": value}))
+            .collect();
         let body = json!({
             "name": name,
             "pipeline_spec": {"pipeline_id": pipeline, "parameters": parameters},

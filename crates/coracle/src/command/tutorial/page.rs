@@ -16,8 +16,10 @@ pub(super) async fn find(service: &Service) -> Result<String> {
             Err(failure) => problems.push(failure.to_string()),
         }
     }
-    Err(Failure::failed(format!("the page does not answer: {}", problems.join("; ")))
-        .hint("kubectl -n kubeflow get events --field-selector involvedObject.name=web-ui"))
+    Err(
+        Failure::failed(format!("the page does not answer: {}", problems.join("; ")))
+            .hint("kubectl -n kubeflow get events --field-selector involvedObject.name=web-ui"),
+    )
 }
 
 fn candidates(service: &Service) -> Vec<String> {
@@ -28,7 +30,11 @@ fn candidates(service: &Service) -> Vec<String> {
         .and_then(|lb| lb.ingress.as_ref())
         .and_then(|all| all.first())
         .and_then(|first| first.ip.clone());
-    let port = service.spec.as_ref().and_then(|s| s.ports.as_ref()).and_then(|p| p.first());
+    let port = service
+        .spec
+        .as_ref()
+        .and_then(|s| s.ports.as_ref())
+        .and_then(|p| p.first());
     let mut urls = Vec::new();
     if let (Some(ip), Some(port)) = (&ingress, port) {
         urls.push(match port.port {
@@ -54,7 +60,9 @@ pub(super) async fn three_digits(url: &str) -> Result<Vec<String>> {
 
 fn line(answer: &Value) -> Result<String> {
     if let Some(error) = answer["error"].as_str() {
-        return Err(Failure::failed(format!("the model does not answer: {error}")));
+        return Err(Failure::failed(format!(
+            "the model does not answer: {error}"
+        )));
     }
     let (truth, said) = (&answer["truth"], &answer["prediction"]);
     let sure = said
@@ -81,7 +89,10 @@ mod tests {
             "spec": {"ports": [{"port": 80, "nodePort": 31234}]},
             "status": {"loadBalancer": {"ingress": [{"ip": "127.98.0.10"}]}}}))
         .unwrap();
-        assert_eq!(candidates(&service), ["http://127.98.0.10", "http://127.0.0.1:31234"]);
+        assert_eq!(
+            candidates(&service),
+            ["http://127.98.0.10", "http://127.0.0.1:31234"]
+        );
     }
 
     #[test]
