@@ -12,7 +12,7 @@ use kube::api::{Api, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stdx::{Clock, SystemClock};
+use stdx::{Backoff, Clock, SystemClock};
 
 use crate::pod::Pod;
 use crate::{Failure, cluster, print, say};
@@ -60,8 +60,8 @@ async fn deploy(client: &Client, args: &Args, clock: &dyn Clock) -> Result<Strin
     if !args.cluster_name.is_empty() {
         say(&format!("cluster name: {}", args.cluster_name));
     }
-    put::<Deployment>(client, &args.namespace, deployment(args)).await?;
-    let service: Service = put(client, &args.namespace, service(args)).await?;
+    put::<Deployment>(client, &args.namespace, deployment(args), clock).await?;
+    let service: Service = put(client, &args.namespace, service(args), clock).await?;
     let address = match &*args.service_type {
         "LoadBalancer" => wait_for_address(client, args, clock).await?,
         _ => service
@@ -73,8 +73,13 @@ async fn deploy(client: &Client, args: &Args, clock: &dyn Clock) -> Result<Strin
 }
 
 /// Creates the object, or replaces the spec of one with this name: a step that is tried again must
-/// not fail on what its first try made.
-pub(crate) async fn put<K>(client: &Client, namespace: &str, object: Value) -> Result<K, Failure>
+/// not fail on what its first try made. An API server that is away for a while is waited for.
+pub(crate) async fn put<K>(
+    client: &Client,
+    namespace: &str,
+    object: Value,
+    clock: &dyn Clock,
+) -> Result<K, Failure>
 where
     K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -83,30 +88,45 @@ where
         + serde::Serialize,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    let (kind, name) = (
-        K::kind(&()),
-        object["metadata"]["name"].as_str().unwrap_or_default(),
-    );
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let what = format!("{} {namespace}/{name}", K::kind(&()));
     let parsed = serde_json::from_value(object.clone())
-        .map_err(|e| Failure::work(format!("describe {kind} {name}: {e}")))?;
-    match api.create(&PostParams::default(), &parsed).await {
-        Ok(made) => {
-            say(&format!("{kind} {namespace}/{name} created"));
-            Ok(made)
+        .map_err(|e| Failure::work(format!("describe {what}: {e}")))?;
+    let deadline = clock.monotonic() + PATIENCE;
+    let mut pause = Backoff::new(Duration::from_millis(100), 2.0, Duration::from_secs(5));
+    loop {
+        let (attempt, error) = match api.create(&PostParams::default(), &parsed).await {
+            Ok(made) => {
+                say(&format!("{what} created"));
+                return Ok(made);
+            }
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                let patch = kube::api::Patch::Merge(&object);
+                let params = kube::api::PatchParams::default();
+                match api.patch(name, &params, &patch).await {
+                    Ok(patched) => {
+                        say(&format!("{what} was there and is brought up to date"));
+                        return Ok(patched);
+                    }
+                    Err(error) => ("update", error),
+                }
+            }
+            Err(error) => ("create", error),
+        };
+        if !passing(&error) || clock.monotonic() >= deadline {
+            return Err(Failure::work(format!("{attempt} {what}: {error}")));
         }
-        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-            let patch = kube::api::Patch::Merge(&object);
-            let patched = api
-                .patch(name, &kube::api::PatchParams::default(), &patch)
-                .await;
-            say(&format!(
-                "{kind} {namespace}/{name} was there and is brought up to date"
-            ));
-            patched.map_err(|e| Failure::work(format!("update {kind} {namespace}/{name}: {e}")))
-        }
-        Err(e) => Err(Failure::work(format!(
-            "create {kind} {namespace}/{name}: {e}"
-        ))),
+        say(&format!("{attempt} {what}, will try again: {error}"));
+        clock.sleep(pause.next_delay()).await;
+    }
+}
+
+/// Whether asking again may help: the server was away, or has too much to do.
+fn passing(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 429 | 503 | 504),
+        kube::Error::Service(_) | kube::Error::HyperError(_) => true,
+        _ => false,
     }
 }
 

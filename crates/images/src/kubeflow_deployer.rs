@@ -75,8 +75,8 @@ async fn deploy(
     name: &str,
     clock: &dyn Clock,
 ) -> Result<(), Failure> {
-    put::<Service>(client, &args.namespace, service(args, name)).await?;
-    put::<Deployment>(client, &args.namespace, deployment(args, name)).await?;
+    put::<Service>(client, &args.namespace, service(args, name), clock).await?;
+    put::<Deployment>(client, &args.namespace, deployment(args, name), clock).await?;
     wait_until_ready(client, args, name, clock).await?;
     say(&format!(
         "{name} serves the model of {}",

@@ -94,3 +94,27 @@ async fn what_the_cluster_refuses_is_named() {
     let what = "create Deployment kubeflow/web-ui: ";
     assert!(failure.message.starts_with(what), "{failure}");
 }
+
+#[tokio::test]
+async fn a_server_that_is_away_for_a_moment_is_asked_again() {
+    let api = FakeApi::new();
+    let there = api.client();
+    let refusals = Arc::new(std::sync::atomic::AtomicU32::new(3));
+    let client = Client::new(
+        tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let (there, refusals) = (there.clone(), refusals.clone());
+            async move {
+                let order = std::sync::atomic::Ordering::Relaxed;
+                match refusals.fetch_update(order, order, |left| left.checked_sub(1)) {
+                    Ok(_) => Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)),
+                    Err(_) => there.send(request).await.map_err(std::io::Error::other),
+                }
+            }
+        }),
+        "default",
+    );
+    let args = parse("--image I --name s --container-port 1 --service-port 2").unwrap();
+    let deployed = deploy(&client, &args, &SystemClock::new()).await;
+    assert_eq!(deployed.unwrap(), ":2");
+    assert!(api.state().get("deployments", "s").is_some());
+}
