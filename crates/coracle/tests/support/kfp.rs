@@ -110,16 +110,22 @@ pub(crate) async fn end(server: &Server, id: &str) -> Value {
     .await
 }
 
-/// Waits for the end and demands success.
+/// Waits for the end and demands success; a failure shows what the steps that failed wrote.
 pub(crate) async fn succeed(server: &Server, id: &str) -> Value {
     let run = end(server, id).await;
-    assert_eq!(
-        run["run"]["status"],
-        "Succeeded",
-        "{:#}",
-        workflow(&run)["status"]
-    );
-    run
+    if run["run"]["status"] == "Succeeded" {
+        return run;
+    }
+    let status = workflow(&run)["status"].clone();
+    let mut logs = String::new();
+    for (node, about) in status["nodes"].as_object().into_iter().flatten() {
+        if about["type"] == "Pod" && about["phase"] != "Succeeded" {
+            let path = format!("/apis/v1alpha1/runs/{id}/nodes/{node}/log");
+            let log = call(server, "GET", &path, None).await.text;
+            logs.push_str(&format!("{}:\n{log}\n", about["displayName"]));
+        }
+    }
+    panic!("{status:#}\n{logs}");
 }
 
 /// The step nodes of a run as (display name, phase), sorted.
