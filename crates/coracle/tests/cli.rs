@@ -362,7 +362,10 @@ async fn down_cleans_up_after_a_server_that_was_killed() {
         ours().is_empty().then_some(())
     })
     .await;
-    assert_eq!(server.spawner_pid(), None);
+    support::until("nor its spawner", async || {
+        server.spawner_pid().is_none().then_some(())
+    })
+    .await;
     let again = server.run(&["down"]);
     assert!(again.status.success(), "{}", said(&again));
 }

@@ -148,7 +148,10 @@ async fn a_stop_ends_pods_and_the_next_start_runs_them_anew() {
     let process_before = process(987_633).await;
     server.stop();
     assert!(!runs(987_633), "no process is left behind");
-    assert_eq!(server.spawner_pid(), None);
+    until("nor a spawner", async || {
+        server.spawner_pid().is_none().then_some(())
+    })
+    .await;
     server.up();
     let pods = server.pods().await;
     let after = when(&pods, "again", "a new container", |pod: &Pod| {

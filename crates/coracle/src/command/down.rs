@@ -1,6 +1,6 @@
 //! `coracle down`: stops the server of a data directory and its Pods, also after the server died.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -114,23 +114,37 @@ fn clean(data: &DataDir) -> Result<()> {
     }
 }
 
-/// Kills every container that still runs; their state folders lie where the node put them.
+/// Kills every container that still runs; their state folders lie where the node put them. One that
+/// makes trouble does not save the others.
 async fn end_containers(data: &DataDir) -> std::result::Result<usize, spawner::Error> {
     let supervisor = stdx::Supervisor::new();
     // After an attach no launch of the dead server is on its way any more.
     let options = spawner::Options::new(data.root());
     let spawner = spawner::Spawner::start_or_attach(options, &supervisor).await?;
-    let mut ended = 0;
+    let (mut ended, mut trouble) = (0, None);
     for dir in state_dirs(data) {
-        if let spawner::Recovered::Running(started) = spawner::recover(&dir).await? {
-            spawner::signal(&started, Signal::KILL.as_raw())?;
-            spawner::wait(&dir).await?;
-            ended += 1;
+        match end(&dir).await {
+            Ok(was_running) => ended += usize::from(was_running),
+            Err(error) => trouble = Some(error),
         }
     }
     spawner.shutdown().await?;
     supervisor.shutdown().await;
-    Ok(ended)
+    trouble.map_or(Ok(ended), Err)
+}
+
+/// Kills a container and waits for its end; whether it ran.
+async fn end(dir: &Path) -> std::result::Result<bool, spawner::Error> {
+    let spawner::Recovered::Running(started) = spawner::recover(dir).await? else {
+        return Ok(false);
+    };
+    match spawner::signal(&started, Signal::KILL.as_raw()) {
+        // It was just ending by itself.
+        Ok(()) | Err(spawner::Error::NotRunning(_)) => {}
+        Err(error) => return Err(error),
+    }
+    spawner::wait(dir).await?;
+    Ok(true)
 }
 
 /// `kubelet/pods/UID/containers/NAME/ATTEMPT`.

@@ -122,7 +122,7 @@ pub(crate) async fn succeed(server: &Server, id: &str) -> Value {
         if about["type"] == "Pod" && about["phase"] != "Succeeded" {
             let path = format!("/apis/v1alpha1/runs/{id}/nodes/{node}/log");
             let log = call(server, "GET", &path, None).await.text;
-            logs.push_str(&format!("{}:\n{log}\n", about["displayName"]));
+            logs = format!("{logs}{}:\n{log}\n", about["displayName"]);
         }
     }
     panic!("{status:#}\n{logs}");

@@ -172,7 +172,19 @@ impl Drop for Server {
                 }
             }
         }
-        let _ = self.command(&["down"]).output();
+        let down = self.run(&["down"]);
+        let text = format!("coracle down: {}", said(&down));
+        // Seen by what they keep open: everything that a server starts has its folder there.
+        // The last of them may just be ending.
+        let still = |pid: u32| pidfd(pid).is_some_and(|process| !ended(&process));
+        let mut left = holders(&self.data);
+        left.retain(|(pid, _)| still(*pid));
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        } else {
+            assert!(down.status.success(), "{text}");
+            assert!(left.is_empty(), "{text}these processes are left: {left:?}");
+        }
     }
 }
 
@@ -218,6 +230,24 @@ pub(crate) fn processes() -> Vec<(u32, Vec<Vec<u8>>)> {
             Some((pid, words.collect()))
         })
         .collect()
+}
+
+/// The processes that hold a file below a folder open, with their names.
+fn holders(folder: &Path) -> Vec<(u32, String)> {
+    let holds = |pid: &u32| {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        fds.filter_map(|fd| std::fs::read_link(fd.path()).ok())
+            .any(|link| link.starts_with(folder))
+    };
+    let all = processes().into_iter().map(|(pid, _)| pid).filter(holds);
+    all.map(|pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        (pid, name.trim().to_owned())
+    })
+    .collect()
 }
 
 /// The processes whose command line, with a space between its words, holds this text.
