@@ -104,11 +104,11 @@ async fn upload(
 ) -> Result<Json<Value>> {
     let (file_name, bytes) = file(form).await?;
     let package = package(&file_name, &bytes)?;
-    let name = [about.name, about.display_name, file_name]
-        .into_iter()
-        .find(|name| !name.is_empty())
-        .unwrap_or_default();
-    check_length("pipeline name", &name, 128)?;
+    let name = name(
+        "pipeline name",
+        128,
+        [about.name, about.display_name, file_name],
+    )?;
     let (id, version_id, now) = (api.rng.uuid(), api.rng.uuid(), api.now());
     let description = match (about.description.is_empty(), &package.description) {
         (true, Some(text)) => text.clone(),
@@ -146,11 +146,11 @@ async fn upload_version(
         return Err(Failure::invalid("query parameter pipelineid names no pipeline").into());
     }
     let package = package(&file_name, &bytes)?;
-    let name = [about.name, about.display_name, file_name]
-        .into_iter()
-        .find(|name| !name.is_empty())
-        .unwrap_or_default();
-    check_length("pipeline version name", &name, 127)?;
+    let name = name(
+        "pipeline version name",
+        127,
+        [about.name, about.display_name, file_name],
+    )?;
     let version = Version {
         id: api.rng.uuid(),
         pipeline: about.pipelineid,
@@ -164,10 +164,13 @@ async fn upload_version(
     Ok(Json(render::render_version(&version)))
 }
 
-fn check_length(what: &str, name: &str, most: usize) -> Result<()> {
+/// The first of the candidates that says anything, if it is not too long.
+fn name(what: &str, most: usize, candidates: [String; 3]) -> Result<String> {
+    let given = candidates.into_iter().find(|name| !name.is_empty());
+    let name = given.unwrap_or_default();
     let length = name.chars().count();
     if (1..=most).contains(&length) {
-        return Ok(());
+        return Ok(name);
     }
     let message = format!("{what} has {length} characters (allowed: 1 to {most})");
     Err(Failure::new(Code::InvalidArgument, message).into())
