@@ -17,7 +17,6 @@ use crate::endpoints::query::Query;
 use crate::endpoints::respond;
 use crate::registry::{Resource, Table};
 use crate::server::State;
-use crate::status::Result;
 
 /// The documents of group-versions, as text and compressed, by path; the hash says for what.
 #[derive(Debug, Default)]
@@ -165,13 +164,13 @@ fn cached(value: &Value, media_type: &str, headers: &HeaderMap) -> Response<Body
     response
 }
 
-/// `/openapi/v3` and the documents below it.
+/// `/openapi/v3` and the documents below it; `None` is one nobody knows.
 pub(crate) fn openapi(
     state: &State,
     path: &str,
     query: &Query,
-    gzip: bool,
-) -> Result<Option<Response<Body>>> {
+    headers: &HeaderMap,
+) -> Option<Response<Body>> {
     let table = state.resources.current();
     let all = group_versions(&table);
     let path = path.trim_start_matches("/openapi/v3").trim_matches('/');
@@ -179,45 +178,89 @@ pub(crate) fn openapi(
         let index = Bytes::from(openapi::index(&state.schemas, &all).to_string());
         // Upstream names no type for the index, and its library takes it for plain text.
         let media_type = "text/plain; charset=utf-8";
-        return Ok(Some(respond::raw(StatusCode::OK, media_type, index, gzip)));
+        let gzip = accepts_gzip(headers);
+        return Some(respond::raw(StatusCode::OK, media_type, index, gzip));
     }
-    let Some(gv) = all.iter().find(|gv| openapi::document_path(gv) == path) else {
-        return Ok(None);
-    };
-    let document = state.documents.get(state, path, gv);
-    let mut response = Response::new(Body::empty());
-    let out = response.headers_mut();
-    out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    out.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", document.hash)) {
-        out.insert(ETAG, tag);
-    }
-    if query.get("hash") == Some(document.hash.as_str()) {
-        out.insert(
-            CACHE_CONTROL,
-            HeaderValue::from_static("public, immutable, max-age=31536000"),
-        );
+    let gv = all.iter().find(|gv| openapi::document_path(gv) == path)?;
+    let hash = openapi::document_hash(&state.schemas, gv);
+    let document = state.documents.get(path, hash, || {
+        openapi::document(&state.schemas, gv).to_string().into()
+    });
+    let mut response = document.answer("application/json", headers);
+    let caching = if query.get("hash") == Some(document.hash.as_str()) {
+        "public, immutable, max-age=31536000"
     } else {
-        out.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        "no-cache, private"
+    };
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static(caching));
+    Some(response)
+}
+
+/// `/openapi/v2`: everything in one document, as JSON or, where the client asks for it, protobuf.
+pub(crate) fn openapi_v2(state: &State, headers: &HeaderMap) -> Response<Body> {
+    let table = state.resources.current();
+    let all = group_versions(&table);
+    let hash = openapi::v2::hash(&state.schemas, &all);
+    let accept = headers
+        .get(http::header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let merged = || openapi::v2::merged(&state.schemas, &all);
+    if accept.contains("proto-openapi.spec.v2") {
+        let document = state.documents.get("v2 protobuf", hash, || {
+            openapi::gnostic::encode(&merged()).into()
+        });
+        return document.answer(openapi::gnostic::MEDIA_TYPE, headers);
     }
-    match &document.packed {
-        Some(packed) if gzip => {
-            out.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            *response.body_mut() = Body::from(packed.clone());
+    let document = state
+        .documents
+        .get("v2", hash, || merged().to_string().into());
+    document.answer("application/json", headers)
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    headers
+        .get(http::header::ACCEPT_ENCODING)
+        .is_some_and(|v| v.to_str().is_ok_and(|v| v.contains("gzip")))
+}
+
+impl Document {
+    fn answer(&self, media_type: &'static str, headers: &HeaderMap) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        let tag = format!("\"{}\"", self.hash);
+        let known = headers
+            .get(http::header::IF_NONE_MATCH)
+            .is_some_and(|v| v.as_bytes() == tag.as_bytes());
+        let out = response.headers_mut();
+        out.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        out.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+        if let Ok(tag) = HeaderValue::from_str(&tag) {
+            out.insert(ETAG, tag);
         }
-        _ => *response.body_mut() = Body::from(document.text.clone()),
+        if known {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
+        }
+        match &self.packed {
+            Some(packed) if accepts_gzip(headers) => {
+                out.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                *response.body_mut() = Body::from(packed.clone());
+            }
+            _ => *response.body_mut() = Body::from(self.text.clone()),
+        }
+        response
     }
-    Ok(Some(response))
 }
 
 impl Documents {
-    fn get(&self, state: &State, path: &str, gv: &GroupVersion) -> Arc<Document> {
-        let hash = openapi::document_hash(&state.schemas, gv);
+    fn get(&self, path: &str, hash: String, make: impl FnOnce() -> Bytes) -> Arc<Document> {
         let mut documents = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(document) = documents.get(path).filter(|d| d.hash == hash) {
             return Arc::clone(document);
         }
-        let text = Bytes::from(openapi::document(&state.schemas, gv).to_string());
+        let text = make();
         let packed = respond::compress(&text).map(Bytes::from);
         let document = Arc::new(Document { hash, text, packed });
         documents.insert(path.to_owned(), Arc::clone(&document));

@@ -166,6 +166,19 @@ fn listen_address(text: &str) -> std::result::Result<SocketAddr, String> {
         .map_err(|_| "expected an address and a port, such as 127.0.0.1:8080".to_owned())
 }
 
+/// The flag, with a space before it, by which a command finds this data directory; nothing where the
+/// command finds it by itself.
+pub(crate) fn place(data: &DataDir) -> String {
+    let given = std::env::var_os("CORACLE_DATA_DIR").map(PathBuf::from);
+    let usual = given.map_or_else(default_data_dir, Ok);
+    if usual.is_ok_and(|usual| usual == data.root()) {
+        String::new()
+    } else {
+        let root = output::quoted(&data.root().to_string_lossy());
+        format!(" --data-dir {root}")
+    }
+}
+
 /// `coracle` in the user's data folder (XDG Base Directory Specification).
 fn default_data_dir() -> Result<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());

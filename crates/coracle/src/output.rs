@@ -23,6 +23,16 @@ pub(crate) fn result(text: &str) {
     line_to(anstream::stdout(), text);
 }
 
+/// The text as one word of a POSIX shell.
+pub(crate) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 /// Raw bytes on standard output.
 pub(crate) fn bytes(bytes: &[u8]) {
     let _ = std::io::stdout().write_all(bytes);
@@ -80,5 +90,16 @@ pub(crate) fn seconds(duration: std::time::Duration) -> String {
         format!("{} ms", duration.as_millis())
     } else {
         format!("{:.1} s", duration.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_one_word_of_the_shell() {
+        assert_eq!(quoted("/home/a/x"), "/home/a/x");
+        assert_eq!(quoted("/home/a b/it's"), r"'/home/a b/it'\''s'");
     }
 }

@@ -55,13 +55,9 @@ pub(super) async fn serve(call: Call) -> Result<Response<Body>> {
             let answer = discovery::serve(state, path, &call.parts.headers, form);
             Ok(answer.unwrap_or_else(respond::page_not_found))
         }
+        "openapi" if path == "/openapi/v2" => Ok(discovery::openapi_v2(state, &call.parts.headers)),
         "openapi" if path.starts_with("/openapi/v3") => {
-            let gzip = call
-                .parts
-                .headers
-                .get(http::header::ACCEPT_ENCODING)
-                .is_some_and(|v| v.to_str().is_ok_and(|v| v.contains("gzip")));
-            let answer = discovery::openapi(state, path, &call.query, gzip)?;
+            let answer = discovery::openapi(state, path, &call.query, &call.parts.headers);
             Ok(answer.unwrap_or_else(respond::page_not_found))
         }
         "version" if path == "/version" => {
@@ -142,6 +138,7 @@ fn paths(call: &Call) -> Vec<String> {
             "/healthz",
             "/livez",
             "/metrics",
+            "/openapi/v2",
             "/openapi/v3",
             "/readyz",
             "/version",

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use stdx::{Clock, SystemClock};
 
-use crate::cli::{At, Tutorial, TutorialName, Up};
+use crate::cli::{self, At, Tutorial, TutorialName, Up};
 use crate::command::{down, up};
 use crate::failure::{Failure, Result, attempting};
 use crate::instance::{DataDir, ServerState};
@@ -202,29 +202,25 @@ fn volume(folder: &Path) -> String {
 }
 
 fn what_next(data: &DataDir, url: &str, once: bool) {
-    let exports = format!(
-        "eval \"$(coracle env --data-dir {})\"",
-        data.root().display()
-    );
+    let place = cli::place(data);
     if !once {
         output::remark(&format!("{url} draws digits with the mouse or a finger"));
     }
     if on_path("kubectl") {
-        output::remark(&format!("{exports} && kubectl -n kubeflow get all"));
+        output::remark(&format!(
+            "eval \"$(coracle env{place})\" && kubectl -n kubeflow get all"
+        ));
     }
     if on_path("python3") {
         output::remark(
             "pip install kfp==1.8.22, then change and compile examples/mnist/mnist_pipeline.py",
         );
     }
-    output::remark(
-        "coracle tutorial mnist --train-steps 1000   trains a better model, as version 2",
-    );
+    output::remark(&format!(
+        "coracle tutorial mnist --train-steps 1000{place}   trains a better model, as version 2"
+    ));
     if !once {
-        output::remark(&format!(
-            "coracle down --data-dir {}   stops it all",
-            data.root().display()
-        ));
+        output::remark(&format!("coracle down{place}   stops it all"));
     }
 }
 

@@ -194,8 +194,13 @@ fn announce(data: &DataDir, state: &ServerState, notes: &[String], took: Duratio
         &format!("kubeconfig {}", data.kubeconfig().display()),
     );
     output::done("Ready", &format!("in {}", output::seconds(took)));
-    output::remark("eval \"$(coracle env)\" && kubectl get nodes");
-    output::remark("coracle tutorial mnist     trains, serves and shows a digit; no downloads");
+    let place = cli::place(data);
+    output::remark(&format!(
+        "eval \"$(coracle env{place})\" && kubectl get nodes"
+    ));
+    output::remark(&format!(
+        "coracle tutorial mnist{place}     trains, serves and shows a digit; no downloads"
+    ));
 }
 
 /// Tells the waiting command, whose pipe is this process's standard output, and closes it.
@@ -257,7 +262,7 @@ fn detach(up: &Up) -> Result<()> {
         (Some(state), _) => {
             let data = DataDir::new(&ready.data_dir)?;
             announce(&data, &state, &ready.notes, clock.monotonic());
-            output::remark(&stop_line(&data, up.ephemeral));
+            output::remark(&format!("coracle down{}     stops it", cli::place(&data)));
             Ok(())
         }
         (None, failure) => {
@@ -269,15 +274,6 @@ fn detach(up: &Up) -> Result<()> {
             Err(failed)
         }
     }
-}
-
-fn stop_line(data: &DataDir, ephemeral: bool) -> String {
-    let place = if ephemeral || std::env::var_os("CORACLE_DATA_DIR").is_none() {
-        format!(" --data-dir {}", data.root().display())
-    } else {
-        String::new()
-    };
-    format!("coracle down{place}     stops it")
 }
 
 /// Where panics of the background server go: its log.

@@ -1,6 +1,11 @@
 //! OpenAPI v3: the index and a document per group-version, made on demand. `paths` holds what
 //! clients look for: which operations a kind has and which query parameters they take. Caching is
 //! the caller's business: a document's hash changes exactly when the document does.
+//!
+//! [`v2`] makes the one document of OpenAPI v2 from these, [`gnostic`] its protobuf form.
+
+pub mod gnostic;
+pub mod v2;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
