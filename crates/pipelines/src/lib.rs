@@ -6,5 +6,7 @@
 
 pub mod api;
 pub mod journal;
+pub mod macros;
+pub mod recurring;
 pub mod runner;
 mod store;
