@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::plan::{Body, Dag, Each, Plan, TaskSpec, Template};
-use crate::text::{Ref, Text};
+use crate::text::{Part, Ref};
 
 /// Why a plan cannot be executed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,10 +67,14 @@ impl Plan {
     fn check_work(&self, template: &Template) -> Result<(), Problem> {
         let place = format!("template {:?}", template.name);
         let mut found = Ok(());
-        each_text(template, &mut |text| {
-            for to in text.refs() {
+        each_part(template, &mut |part| {
+            part.visit_refs(&mut |to| {
                 let result = match to {
-                    Ref::Output { .. } | Ref::OutputArtifact { .. } | Ref::TaskStatus(_) => {
+                    Ref::Output { .. }
+                    | Ref::OutputArtifact { .. }
+                    | Ref::TaskStatus(_)
+                    | Ref::TaskState(_)
+                    | Ref::TaskError(_) => {
                         Err("only a DAG can name the outputs of tasks".to_string())
                     }
                     Ref::Item(_) => Err("only the arguments of a loop can name its item".into()),
@@ -79,9 +83,9 @@ impl Plan {
                 if found.is_ok()
                     && let Err(message) = result
                 {
-                    found = Err(problem(&place, format!("{}: {message}", text.source())));
+                    found = Err(problem(&place, format!("{}: {message}", part.source())));
                 }
-            }
+            });
         });
         found
     }
@@ -132,15 +136,15 @@ impl Plan {
         let place = format!("template {:?}", template.name);
         let inside = |name: &str| positions.contains_key(name);
         let mut found = Ok(());
-        each_text(template, &mut |text| {
-            for to in text.refs() {
+        each_part(template, &mut |part| {
+            part.visit_refs(&mut |to| {
                 let result = self.check_dag_ref(template, dag, to, &positions, &inside, false);
                 if found.is_ok()
                     && let Err(message) = result
                 {
-                    found = Err(problem(&place, format!("{}: {message}", text.source())));
+                    found = Err(problem(&place, format!("{}: {message}", part.source())));
                 }
-            }
+            });
         });
         found
     }
@@ -155,35 +159,50 @@ impl Plan {
     ) -> Result<(), String> {
         let looped = task.each.is_some();
         let mut found = Ok(());
-        let mut look = |text: &Text, item: bool| {
-            for to in text.refs() {
+        let mut look = |part: Part<'_>, item: bool| {
+            part.visit_refs(&mut |to| {
                 let result = self.check_dag_ref(template, dag, to, positions, before, item);
                 if found.is_ok()
                     && let Err(message) = result
                 {
-                    found = Err(format!("{}: {message}", text.source()));
+                    found = Err(format!("{}: {message}", part.source()));
                 }
-            }
+            });
         };
-        task.arguments
-            .iter()
-            .for_each(|argument| look(&argument.value, looped));
+        for argument in &task.arguments {
+            argument.value.visit(&mut |part| look(part, looped));
+        }
         for artifact in &task.artifacts {
-            artifact.value.visit_texts(&mut |text| look(text, looped));
+            artifact.value.visit(&mut |part| look(part, looped));
+        }
+        if let Some(settings) = &task.settings {
+            settings.visit(&mut |part| look(part, looped));
         }
         if let Some(condition) = &task.condition {
-            condition.visit_texts(&mut |text| look(text, looped));
+            condition.visit(&mut |part| look(part, looped));
         }
         match &task.each {
-            Some(Each::From(text)) => look(text, false),
+            Some(Each::From(shape)) => shape.visit(&mut |part| look(part, false)),
             Some(Each::Items(items)) => {
                 for item in items {
-                    item.visit_texts(&mut |text| look(text, false));
+                    item.visit(&mut |part| look(part, false));
                 }
             }
             None => {}
         }
-        found
+        found?;
+        let Some(called) = self.templates.get(&task.template) else {
+            return Ok(());
+        };
+        let arguments = task.condition.iter().flat_map(|c| c.arguments());
+        for name in arguments {
+            if !called.parameters.iter().any(|p| p.name == name) {
+                return Err(format!(
+                    "the condition names {name:?}, which is no input of the task"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_dag_ref(
@@ -198,7 +217,9 @@ impl Plan {
         let (task, name, is_artifact) = match to {
             Ref::Output { task, name } => (task, Some(name), false),
             Ref::OutputArtifact { task, name } => (task, Some(name), true),
-            Ref::TaskStatus(task) => (task, None, false),
+            Ref::TaskStatus(task) | Ref::TaskState(task) | Ref::TaskError(task) => {
+                (task, None, false)
+            }
             Ref::Item(_) if !item => return Err("there is no loop here".to_string()),
             other => return self.check_ref(template, other),
         };
@@ -239,7 +260,8 @@ fn required(
         Err(problem(place, message))
     };
     for parameter in &called.parameters {
-        if parameter.default.is_none() && !parameters.contains(parameter.name.as_str()) {
+        let given = parameter.default.is_some() || parameters.contains(parameter.name.as_str());
+        if !given && !parameter.optional {
             return missing("parameter", &parameter.name);
         }
     }
@@ -252,28 +274,27 @@ fn required(
     Ok(())
 }
 
-/// Every text of a template outside its tasks.
-fn each_text<'a>(template: &'a Template, visit: &mut dyn FnMut(&'a Text)) {
+/// Everything with references in a template outside its tasks.
+fn each_part<'a>(template: &'a Template, visit: &mut dyn FnMut(Part<'a>)) {
     use crate::plan::OutputSource::{File, JsonPath, Text};
     for output in &template.output_parameters {
         match &output.source {
-            File(text) | JsonPath(text) | Text(text) => visit(text),
+            File(text) | JsonPath(text) | Text(text) => visit(Part::Text(text)),
         }
-        output.default.iter().for_each(&mut *visit);
+        output
+            .default
+            .iter()
+            .for_each(|text| visit(Part::Text(text)));
     }
-    template
-        .output_artifacts
-        .iter()
-        .for_each(|artifact| visit(&artifact.source));
-    template.timeout_seconds.iter().for_each(&mut *visit);
-    if let Some(policy) = &template.retry {
-        policy.limit.iter().for_each(&mut *visit);
+    for artifact in &template.output_artifacts {
+        visit(Part::Text(&artifact.source));
     }
-    for artifact in &template.artifacts {
-        artifact.path.iter().for_each(&mut *visit);
-    }
+    let limit = template.retry.iter().filter_map(|r| r.limit.as_ref());
+    let paths = template.artifacts.iter().filter_map(|a| a.path.as_ref());
+    let texts = template.timeout_seconds.iter().chain(limit).chain(paths);
+    texts.for_each(|text| visit(Part::Text(text)));
     if let Body::Work(work) = &template.body {
-        work.spec.visit_texts(visit);
+        work.spec.visit(visit);
     }
 }
 

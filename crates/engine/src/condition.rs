@@ -4,6 +4,7 @@
 //! afterwards, so a value with a quote in it cannot change what a condition means.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,7 +14,8 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::text::{Scope, Text, render};
+use crate::expression::Expression;
+use crate::text::{Part, Ref, Scope, Text, render};
 
 /// A condition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +37,8 @@ pub enum Condition {
     All(Vec<Condition>),
     /// One of them.
     Any(Vec<Condition>),
+    /// An expression over typed values that must be true.
+    Holds(Expression),
 }
 
 /// A side of a comparison.
@@ -64,7 +68,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    fn symbol(self) -> &'static str {
+    pub(crate) fn symbol(self) -> &'static str {
         match self {
             Self::Equal => "==",
             Self::NotEqual => "!=",
@@ -146,25 +150,43 @@ impl Condition {
             Self::Not(inner) => format!("!({})", inner.written(show)),
             Self::All(all) => join(all, " && "),
             Self::Any(any) => join(any, " || "),
+            Self::Holds(expression) => expression.written(&|to| {
+                let text = Text::reference(to.clone(), &to.describe());
+                show(&text)
+            }),
         }
     }
 
-    /// Calls `visit` for every text in the condition.
-    pub(crate) fn visit_texts<'a>(&'a self, visit: &mut dyn FnMut(&'a Text)) {
+    /// Calls `visit` for everything in the condition that has references.
+    pub(crate) fn visit<'a>(&'a self, visit: &mut dyn FnMut(Part<'a>)) {
         match self {
             Self::Compare { left, right, .. } => {
-                visit(&left.text);
-                visit(&right.text);
+                visit(Part::Text(&left.text));
+                visit(Part::Text(&right.text));
             }
-            Self::Truth(value) => visit(&value.text),
-            Self::Not(inner) => inner.visit_texts(visit),
-            Self::All(all) | Self::Any(all) => all.iter().for_each(|c| c.visit_texts(visit)),
+            Self::Truth(value) => visit(Part::Text(&value.text)),
+            Self::Not(inner) => inner.visit(visit),
+            Self::All(all) | Self::Any(all) => all.iter().for_each(|c| c.visit(visit)),
+            Self::Holds(expression) => visit(Part::Expression(expression)),
         }
+    }
+
+    /// The parameters of the task itself that it names.
+    pub(crate) fn arguments(&self) -> BTreeSet<&str> {
+        let mut names = BTreeSet::new();
+        self.visit(&mut |part| {
+            part.visit_refs(&mut |to| {
+                if let Ref::Argument(name) = to {
+                    names.insert(name.as_str());
+                }
+            });
+        });
+        names
     }
 
     pub(crate) fn uses_item(&self) -> bool {
         let mut uses = false;
-        self.visit_texts(&mut |text| uses |= text.uses_item());
+        self.visit(&mut |part| uses |= part.uses_item());
         uses
     }
 
@@ -195,6 +217,7 @@ impl Condition {
                 }
                 Ok(false)
             }
+            Self::Holds(expression) => expression.holds(scope),
         }
     }
 }

@@ -106,6 +106,10 @@ pub struct Outputs {
     pub artifacts: BTreeMap<String, Value>,
     /// The exit code.
     pub exit_code: Option<i32>,
+    /// Where the outputs were taken from, when nothing was done because it had been done before:
+    /// a name that only the runner understands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_from: Option<String>,
 }
 
 /// A timer of a run.

@@ -20,16 +20,19 @@ mod check;
 mod condition;
 mod effect;
 mod event;
+mod expression;
 mod plan;
 mod retry;
 mod run;
 mod task;
 mod text;
+mod types;
 
 pub use check::Problem;
 pub use condition::{Comparison, Condition, Operand};
 pub use effect::{Effect, StartWork, WantedArtifact, WantedParameter};
 pub use event::{Event, Outcome, Outputs, RunCreated, Timer};
+pub use expression::Expression;
 pub use plan::{
     Argument, ArtifactArgument, Body, Dag, Each, InputArtifact, InputParameter, OutputArtifact,
     OutputParameter, OutputSource, Plan, RunParameter, TaskSpec, Template, Trigger, Work, WorkKind,
@@ -38,3 +41,4 @@ pub use retry::{RetryOn, RetryPolicy, parse_duration};
 pub use run::{Error, Run, RunPhase};
 pub use task::{Attempt, Kind, Phase, Task, TaskId, TaskPath};
 pub use text::{Piece, Ref, Shape, Text, render};
+pub use types::{Mismatch, ParameterType};

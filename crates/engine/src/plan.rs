@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::condition::Condition;
 use crate::retry::RetryPolicy;
 use crate::text::{Shape, Text};
+use crate::types::ParameterType;
 
 /// A compiled pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,15 +31,32 @@ pub struct Plan {
     pub deadline_seconds: Option<u64>,
     /// Settings of the run that only the runner understands.
     pub settings: Shape,
+    /// Values keep their types: what a loop produced is the list of what its iterations produced
+    /// (nested loops flattened, nothing for no items), and a parameter of another type than its
+    /// template declares is an error. Otherwise values are texts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub typed: bool,
 }
 
 /// A parameter that a run may be given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunParameter {
     /// Its name.
     pub name: String,
-    /// Its value when the run gives none; without one it must be given.
+    /// Its value when the run gives none; without one it must be given, unless it is optional.
     pub default: Option<Value>,
+    /// Its type; without one it is a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ParameterType>,
+    /// Whether it may have no value at all.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
+    /// If there are any, its value must be one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub literals: Vec<Value>,
+    /// What its author says about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }
 
 /// Something that can be executed, as often as it is called.
@@ -65,12 +83,18 @@ pub struct Template {
 }
 
 /// A parameter that a template takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InputParameter {
     /// Its name.
     pub name: String,
     /// Its value when the caller gives none.
-    pub default: Option<Text>,
+    pub default: Option<Shape>,
+    /// Its type; without one every value will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ParameterType>,
+    /// Whether it may have no value at all.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
 }
 
 /// An artifact that a template takes.
@@ -146,6 +170,8 @@ pub enum WorkKind {
     Container,
     /// A request about an object of the cluster.
     Resource,
+    /// Something that exists already becomes an artifact.
+    Import,
 }
 
 /// A graph of calls.
@@ -176,6 +202,15 @@ pub struct TaskSpec {
     pub arguments: Vec<Argument>,
     /// Artifacts passed.
     pub artifacts: Vec<ArtifactArgument>,
+    /// At most this many iterations at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u32>,
+    /// Settings for the work it calls, resolved here and named there by [`crate::Ref::Settings`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Shape>,
+    /// Its name for people, if it is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
 }
 
 /// How the dependencies of a task have to end for it to run.
@@ -196,16 +231,16 @@ pub enum Each {
     /// Known when the pipeline was compiled.
     Items(Vec<Shape>),
     /// A list, or the JSON text of one, known when the task is reached.
-    From(Text),
+    From(Shape),
 }
 
 /// A parameter passed to a template.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Argument {
     /// The template's name for it.
     pub name: String,
     /// Its value.
-    pub value: Text,
+    pub value: Shape,
 }
 
 /// An artifact passed to a template.
@@ -215,6 +250,14 @@ pub struct ArtifactArgument {
     pub name: String,
     /// Where it is: usually one reference.
     pub value: Shape,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Plan {

@@ -1,10 +1,13 @@
 //! A run: its state, and the one way to change it.
 //!
 //! This file holds what callers see. How one event spreads through the tasks is in `turn`, what
-//! becomes of a task in `decide`, what happens to attempts in `attempt`, how values are found in `scope`, and stopping or retrying a
-//! whole run in `reset`.
+//! becomes of a task in `decide`, its inputs in `bind`, what happens to attempts in `attempt`, how
+//! values are found in `scope`, those of loops in `collect`, and stopping or retrying a whole run in
+//! `reset`.
 
 mod attempt;
+mod bind;
+mod collect;
 mod decide;
 mod reset;
 mod scope;
@@ -164,7 +167,8 @@ impl Run {
             }
         }
         for parameter in &created.plan.parameters {
-            if parameter.default.is_none() && !created.parameters.contains_key(&parameter.name) {
+            let given = created.parameters.contains_key(&parameter.name);
+            if parameter.default.is_none() && !parameter.optional && !given {
                 return Err(Error::MissingParameter(parameter.name.clone()));
             }
         }
@@ -373,11 +377,7 @@ impl Run {
 
     /// The settings of the run, with the references in them resolved.
     pub fn settings(&self) -> serde_json::Value {
-        self.plan().settings.resolve(&scope::Inside {
-            run: self,
-            task: None,
-            item: None,
-        })
+        self.plan().settings.resolve(&scope::Inside::of(self, None))
     }
 
     /// The tasks of its DAG that a task waits for; none for the entrypoint and the exit handler.

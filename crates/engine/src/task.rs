@@ -130,12 +130,18 @@ pub struct Task {
     pub outputs: BTreeMap<String, Value>,
     /// Artifacts it produced.
     pub output_artifacts: BTreeMap<String, Value>,
+    /// Where its outputs were taken from, when its work had been done before.
+    pub cached_from: Option<String>,
+    /// The settings that its call gives its work.
+    pub settings: Option<Value>,
     /// What is special about its sort.
     pub kind: Kind,
     /// Dependencies that are not over.
     pub(crate) blocked: u32,
     /// Whether it counts against its DAG's parallelism.
     pub(crate) holds_slot: bool,
+    /// Whether it counts against its loop's parallelism.
+    pub(crate) holds_loop_slot: bool,
 }
 
 /// What is special about a sort of task.
@@ -173,6 +179,8 @@ pub struct Loop {
     pub items: Vec<TaskId>,
     pub(crate) remaining: usize,
     pub(crate) failed: Option<TaskId>,
+    pub(crate) active: u32,
+    pub(crate) queue: VecDeque<TaskId>,
 }
 
 /// The state of work.

@@ -1,12 +1,16 @@
 //! Texts and JSON trees with references in them, and how references are resolved.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::expression::Expression;
 
 /// What a reference names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,6 +35,20 @@ pub enum Ref {
     },
     /// The phase of a task of the enclosing DAG.
     TaskStatus(String),
+    /// How a task of the enclosing DAG ended, as metadata stores spell it: `COMPLETE`, `CACHED`,
+    /// `FAILED` or `CANCELED`.
+    TaskState(String),
+    /// What went wrong with a task of the enclosing DAG: an object with a code and a message, empty
+    /// when nothing did.
+    TaskError(String),
+    /// The first of them that has a value.
+    FirstOf(Vec<Ref>),
+    /// A parameter passed to the task itself, as its template gets it: for its condition.
+    Argument(String),
+    /// The settings that the call gives its work.
+    Settings,
+    /// An id of the task, like a UUID: the called one in a call, else the template's own.
+    TaskUid,
     /// A parameter of the run.
     RunParameter(String),
     /// A fact about the run, such as its name.
@@ -69,8 +87,81 @@ pub enum Shape {
     Text(Text),
     /// A list.
     List(Vec<Shape>),
-    /// An object.
+    /// An object; an entry without a value is left out.
     Map(BTreeMap<String, Shape>),
+    /// The value of an expression, which may be absent.
+    Value(Box<Expression>),
+    /// Absent unless all of these have a value other than null.
+    If {
+        /// What must be there.
+        present: Vec<Expression>,
+        /// The tree.
+        then: Box<Shape>,
+    },
+}
+
+/// Something that has references in it.
+#[derive(Clone, Copy)]
+pub(crate) enum Part<'a> {
+    Text(&'a Text),
+    Expression(&'a Expression),
+}
+
+impl<'a> Part<'a> {
+    /// Calls `visit` for every reference.
+    pub(crate) fn visit_refs(self, visit: &mut dyn FnMut(&'a Ref)) {
+        let mut each = |to: &'a Ref| match to {
+            Ref::FirstOf(all) => all.iter().for_each(&mut *visit),
+            to => visit(to),
+        };
+        match self {
+            Self::Text(text) => text.refs().for_each(&mut each),
+            Self::Expression(expression) => expression.visit_refs(&mut each),
+        }
+    }
+
+    /// As it was written, or close to it.
+    pub(crate) fn source(self) -> String {
+        match self {
+            Self::Text(text) => text.source(),
+            Self::Expression(expression) => expression.written(&Ref::describe),
+        }
+    }
+
+    /// Whether it names the loop's item.
+    pub(crate) fn uses_item(self) -> bool {
+        let mut uses = false;
+        self.visit_refs(&mut |to| uses |= matches!(to, Ref::Item(_)));
+        uses
+    }
+}
+
+impl Ref {
+    /// What it names, in words.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Input(name) => format!("input {name:?}"),
+            Self::InputArtifact(name) => format!("input artifact {name:?}"),
+            Self::Output { task, name } => format!("output {name:?} of task {task:?}"),
+            Self::OutputArtifact { task, name } => {
+                format!("output artifact {name:?} of task {task:?}")
+            }
+            Self::TaskStatus(task) | Self::TaskState(task) => format!("state of task {task:?}"),
+            Self::TaskError(task) => format!("error of task {task:?}"),
+            Self::FirstOf(all) => {
+                let all: Vec<_> = all.iter().map(Self::describe).collect();
+                format!("first of {}", all.join(", "))
+            }
+            Self::Argument(name) => format!("inputs.parameter_values[{name:?}]"),
+            Self::Settings => "settings".to_owned(),
+            Self::TaskUid => "task id".to_owned(),
+            Self::RunParameter(name) => format!("run parameter {name:?}"),
+            Self::Run(name) => format!("the run's {name}"),
+            Self::Item(path) if path.is_empty() => "item".to_owned(),
+            Self::Item(path) => format!("item.{}", path.join(".")),
+            Self::Late(name) => name.clone(),
+        }
+    }
 }
 
 /// Where references are looked up.
@@ -122,11 +213,6 @@ impl Text {
         })
     }
 
-    /// Whether it names the loop's item.
-    pub(crate) fn uses_item(&self) -> bool {
-        self.refs().any(|to| matches!(to, Ref::Item(_)))
-    }
-
     /// Its value: that of the reference when it is nothing but one, else a string.
     pub(crate) fn resolve(&self, scope: &dyn Scope) -> Value {
         if let [Piece::Ref { to, source }] = self.0.as_slice() {
@@ -166,29 +252,77 @@ impl Text {
 }
 
 impl Shape {
-    /// The tree with every reference replaced by its value.
-    pub(crate) fn resolve(&self, scope: &dyn Scope) -> Value {
+    /// One reference, which may have no value.
+    pub fn reference(to: Ref) -> Self {
+        Self::Value(Box::new(Expression::Ref(to)))
+    }
+
+    /// The tree with every reference replaced by its value. Items and entries without a value are
+    /// left out; the error says what cannot be calculated.
+    pub(crate) fn value(&self, scope: &dyn Scope) -> Result<Option<Value>, String> {
         match self {
-            Self::Plain(value) => value.clone(),
-            Self::Text(text) => text.resolve(scope),
-            Self::List(items) => items.iter().map(|item| item.resolve(scope)).collect(),
-            Self::Map(entries) => Value::Object(
-                entries
-                    .iter()
-                    .map(|(key, value)| (key.clone(), value.resolve(scope)))
-                    .collect(),
-            ),
+            Self::Plain(value) => Ok(Some(value.clone())),
+            Self::Text(text) => Ok(Some(text.resolve(scope))),
+            Self::List(items) => {
+                let items = items.iter().map(|item| item.value(scope));
+                let list: Result<Vec<_>, _> = items.collect();
+                Ok(Some(list?.into_iter().flatten().collect()))
+            }
+            Self::Map(entries) => {
+                let mut object = serde_json::Map::new();
+                for (key, entry) in entries {
+                    if let Some(value) = entry.value(scope)? {
+                        object.insert(key.clone(), value);
+                    }
+                }
+                Ok(Some(Value::Object(object)))
+            }
+            Self::Value(expression) => expression.value(scope),
+            Self::If { present, then } => {
+                for one in present {
+                    if one.value(scope)?.is_none_or(|value| value.is_null()) {
+                        return Ok(None);
+                    }
+                }
+                then.value(scope)
+            }
         }
     }
 
-    /// Calls `visit` for every text in the tree.
-    pub(crate) fn visit_texts<'a>(&'a self, visit: &mut dyn FnMut(&'a Text)) {
+    /// Like [`Shape::value`], for trees in which everything has a value: null where it has none.
+    pub(crate) fn resolve(&self, scope: &dyn Scope) -> Value {
+        self.value(scope).ok().flatten().unwrap_or_default()
+    }
+
+    /// Calls `visit` for everything in the tree that has references.
+    pub(crate) fn visit<'a>(&'a self, visit: &mut dyn FnMut(Part<'a>)) {
         match self {
             Self::Plain(_) => {}
-            Self::Text(text) => visit(text),
-            Self::List(items) => items.iter().for_each(|item| item.visit_texts(visit)),
-            Self::Map(entries) => entries.values().for_each(|value| value.visit_texts(visit)),
+            Self::Text(text) => visit(Part::Text(text)),
+            Self::List(items) => items.iter().for_each(|item| item.visit(visit)),
+            Self::Map(entries) => entries.values().for_each(|value| value.visit(visit)),
+            Self::Value(expression) => visit(Part::Expression(expression)),
+            Self::If { present, then } => {
+                for one in present {
+                    visit(Part::Expression(one));
+                }
+                then.visit(visit);
+            }
         }
+    }
+
+    /// Whether it names the loop's item.
+    pub(crate) fn uses_item(&self) -> bool {
+        let mut uses = false;
+        self.visit(&mut |part| uses |= part.uses_item());
+        uses
+    }
+
+    /// What it names, in words; for messages.
+    pub(crate) fn source(&self) -> String {
+        let mut parts = Vec::new();
+        self.visit(&mut |part| parts.push(part.source()));
+        parts.join(", ")
     }
 }
 

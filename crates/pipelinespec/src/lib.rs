@@ -18,5 +18,5 @@ mod parameters;
 
 pub use archive::MAX_BYTES;
 pub use error::{Error, Place};
-pub use package::{Package, ParameterInfo};
+pub use package::{Format, Package, ParameterInfo};
 pub use parameters::bind;

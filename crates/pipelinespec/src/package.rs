@@ -8,15 +8,29 @@ use serde_json::Value;
 use crate::documents::{self, Document};
 use crate::{Error, archive, argo};
 
-/// A package that was understood: its Workflow, and the plan it compiles to.
+/// The generation of a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// An Argo Workflow, as kfp 1.x compiles it.
+    V1,
+    /// Intermediate representation, as kfp 2.x compiles it.
+    V2,
+}
+
+/// A package that was understood: what it says, and the plan it compiles to.
 #[derive(Debug, Clone)]
 pub struct Package {
-    /// The Workflow as JSON.
-    pub workflow: Arc<Value>,
+    /// Its generation.
+    pub format: Format,
+    /// What it says, as one JSON document: the Workflow, or the pipeline spec, or, when there is a
+    /// platform spec too, `{"pipeline_spec": …, "platform_spec": …}`.
+    pub document: Arc<Value>,
     /// What a run of it does.
     pub plan: Arc<Plan>,
     /// The name its author gave it, if any.
     pub name: Option<String>,
+    /// The name for people, if there is another.
+    pub display_name: Option<String>,
     /// What its author says about it.
     pub description: Option<String>,
     /// Its parameters, in its own order.
@@ -69,6 +83,22 @@ impl Package {
         }
     }
 
+    /// The Workflow or the pipeline spec alone.
+    pub fn pipeline_spec(&self) -> &Value {
+        match self.format {
+            Format::V1 => &self.document,
+            Format::V2 => self.document.get("pipeline_spec").unwrap_or(&self.document),
+        }
+    }
+
+    /// The platform spec, if there is one.
+    pub fn platform_spec(&self) -> Option<&Value> {
+        match self.format {
+            Format::V1 => None,
+            Format::V2 => self.document.get("platform_spec"),
+        }
+    }
+
     fn from_workflow(workflow: Value, text: Option<&str>) -> Result<Self, Error> {
         let plan = argo::compile(&workflow).map_err(|error| error.located(text))?;
         let about: Value = workflow
@@ -104,11 +134,13 @@ impl Package {
             })
             .collect();
         Ok(Self {
+            format: Format::V1,
             name: text_in(&about, "name"),
+            display_name: None,
             description: text_in(&about, "description"),
             parameters,
             plan: Arc::new(plan),
-            workflow: Arc::new(workflow),
+            document: Arc::new(workflow),
         })
     }
 }

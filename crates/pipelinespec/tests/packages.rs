@@ -125,6 +125,6 @@ fn exit_handlers_retries_volumes_and_objects_compile_to_this_plan() {
 #[test]
 fn a_package_that_was_stored_as_json_compiles_to_the_same_plan() {
     let package = data("branches.yaml");
-    let again = Package::from_json((*package.workflow).clone()).unwrap();
+    let again = Package::from_json((*package.document).clone()).unwrap();
     assert_eq!(package.plan, again.plan);
 }

@@ -103,6 +103,7 @@ impl Turn<'_> {
                 let task = self.task(id);
                 task.outputs = outputs.parameters.clone();
                 task.output_artifacts = outputs.artifacts.clone();
+                task.cached_from.clone_from(&outputs.cached_from);
                 self.then_finish(id, Phase::Succeeded, None);
             }
             Outcome::Failed { .. } | Outcome::Error { .. } => {
@@ -271,11 +272,7 @@ impl Run {
         };
         let tried = work.attempts.len() - work.first;
         if let Some(limit) = &policy.limit {
-            let scope = Inside {
-                run: self,
-                task: Some(id),
-                item: None,
-            };
+            let scope = Inside::of(self, Some(id));
             let text = limit.resolve_string(&scope);
             let limit: usize = text
                 .trim()
@@ -305,11 +302,7 @@ impl Run {
                 attempt: number,
             };
         };
-        let scope = Inside {
-            run: self,
-            task: Some(id),
-            item: None,
-        };
+        let scope = Inside::of(self, Some(id));
         let text = |t: &crate::text::Text| t.resolve_string(&scope);
         let output_parameters = template.output_parameters.iter().map(|output| {
             let name = output.name.clone();

@@ -10,10 +10,12 @@ use alloc::vec::Vec;
 use serde_json::Value;
 
 use super::Run;
+use super::bind::Bound;
 use super::scope::Inside;
+use crate::condition::Condition;
 use crate::plan::{Body, Each, OutputSource, TaskSpec, Trigger};
 use crate::task::{Kind, Phase, TaskId};
-use crate::text::{Ref, Scope, Text};
+use crate::text::Text;
 
 /// What becomes of a task whose dependencies have ended.
 pub(super) enum Decision {
@@ -22,10 +24,18 @@ pub(super) enum Decision {
     Call(Bound),
 }
 
-/// The inputs of a call.
-pub(super) struct Bound {
-    pub(super) parameters: BTreeMap<String, Value>,
-    pub(super) artifacts: BTreeMap<String, Value>,
+impl Decision {
+    fn call(bound: Result<Bound, String>) -> Self {
+        bound.map_or_else(|problem| Self::End(Phase::Error, problem), Self::Call)
+    }
+}
+
+/// Whether a condition depends on the item of the task's loop.
+fn per_item(spec: &TaskSpec, condition: &Condition) -> bool {
+    let named = condition.arguments();
+    let mut arguments = spec.arguments.iter();
+    condition.uses_item()
+        || arguments.any(|a| named.contains(a.name.as_str()) && a.value.uses_item())
 }
 
 impl Run {
@@ -78,24 +88,17 @@ impl Run {
             }
         }
         let scope = Inside {
-            run: self,
-            task: Some(frame),
             item: task.item.as_ref(),
+            called: Some(id),
+            ..Inside::of(self, Some(frame))
         };
         if let Some(condition) = &spec.condition
-            && (task.item.is_some() == condition.uses_item())
+            && task.item.is_some() == per_item(spec, condition)
         {
-            match condition.holds(&scope) {
-                Ok(true) => {}
-                Ok(false) => {
-                    let message =
-                        format!("when '{}' evaluated false", condition.with_values(&scope));
-                    return Decision::End(Phase::Skipped, message);
-                }
-                Err(problem) => {
-                    let message = format!("when '{}': {problem}", condition.with_values(&scope));
-                    return Decision::End(Phase::Error, message);
-                }
+            match self.holds(id, spec, condition, &scope) {
+                Ok(None) => {}
+                Ok(Some(message)) => return Decision::End(Phase::Skipped, message),
+                Err(message) => return Decision::End(Phase::Error, message),
             }
         }
         if task.item.is_none()
@@ -106,56 +109,37 @@ impl Run {
                 Err(problem) => Decision::End(Phase::Error, problem),
             };
         }
-        let parameters = spec
-            .arguments
-            .iter()
-            .map(|argument| (argument.name.clone(), argument.value.resolve(&scope)))
-            .collect();
-        let artifacts = spec
-            .artifacts
-            .iter()
-            .map(|argument| (argument.name.clone(), argument.value.resolve(&scope)))
-            .collect();
-        self.bind(id, parameters, artifacts)
+        Decision::call(self.bind_call(id, spec, &scope))
     }
 
-    /// The entrypoint and the exit handler are called with the parameters of the run.
-    pub(super) fn bind_root(&self, id: TaskId) -> Decision {
-        let scope = Inside {
-            run: self,
-            task: None,
-            item: None,
-        };
-        let value = |name: &String| scope.lookup(&Ref::RunParameter(name.clone()));
-        let parameters = self
-            .plan()
-            .parameters
-            .iter()
-            .filter_map(|p| Some((p.name.clone(), value(&p.name)?)))
-            .collect();
-        self.bind(id, parameters, BTreeMap::new())
-    }
-
-    fn bind(
+    /// Whether the condition of a task holds: if not, the reason.
+    fn holds(
         &self,
         id: TaskId,
-        parameters: BTreeMap<String, Value>,
-        artifacts: BTreeMap<String, Value>,
-    ) -> Decision {
-        let template = self.template(id);
-        let bound = self
-            .bind_parameters(&template.parameters, parameters)
-            .and_then(|parameters| {
-                let artifacts = self.bind_artifacts(&template.artifacts, artifacts, &parameters)?;
-                Ok(Bound {
-                    parameters,
-                    artifacts,
-                })
-            });
-        bound.map_or_else(
-            |problem| Decision::End(Phase::Error, problem),
-            Decision::Call,
-        )
+        spec: &TaskSpec,
+        condition: &Condition,
+        scope: &Inside<'_>,
+    ) -> Result<Option<String>, String> {
+        let named = condition.arguments();
+        let arguments = if named.is_empty() {
+            BTreeMap::new()
+        } else {
+            self.bind_named(id, spec, scope, Some(&named))?
+        };
+        let scope = Inside {
+            arguments: Some(&arguments),
+            ..*scope
+        };
+        let values = || condition.with_values(&scope);
+        match condition.holds(&scope) {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(format!("when '{}' evaluated false", values()))),
+            Err(problem) => Err(format!("when '{}': {problem}", values())),
+        }
+    }
+
+    pub(super) fn decide_root(&self, id: TaskId) -> Decision {
+        Decision::call(self.bind_run(id))
     }
 
     pub(super) fn has_omitted_items(&self, id: TaskId) -> bool {
@@ -183,11 +167,7 @@ impl Run {
         &self,
         id: TaskId,
     ) -> (BTreeMap<String, Value>, BTreeMap<String, Value>) {
-        let scope = Inside {
-            run: self,
-            task: Some(id),
-            item: None,
-        };
+        let scope = Inside::of(self, Some(id));
         let template = self.template(id);
         let mut parameters = BTreeMap::new();
         for output in &template.output_parameters {
@@ -210,11 +190,7 @@ impl Run {
     }
 
     pub(super) fn seconds(&self, id: TaskId, text: &Text) -> Result<u64, String> {
-        let scope = Inside {
-            run: self,
-            task: Some(id),
-            item: None,
-        };
+        let scope = Inside::of(self, Some(id));
         let value = text.resolve_string(&scope);
         value.trim().parse().map_err(|_| {
             format!("activeDeadlineSeconds is {value:?}, not a whole number of seconds")
@@ -225,8 +201,13 @@ impl Run {
 fn items(each: &Each, scope: &Inside<'_>) -> Result<Vec<Value>, String> {
     match each {
         Each::Items(shapes) => Ok(shapes.iter().map(|shape| shape.resolve(scope)).collect()),
-        Each::From(text) => {
-            let value = text.resolve(scope);
+        Each::From(shape) => {
+            let Some(value) = shape.value(scope)? else {
+                return Err(format!(
+                    "the items of a loop have no value: {} has none",
+                    shape.source()
+                ));
+            };
             let list = match value {
                 Value::String(text) => serde_json::from_str(text.trim()).map_err(|error| {
                     let start: String = text.chars().take(100).collect();

@@ -118,6 +118,7 @@ impl Turn<'_> {
             task.message = None;
             task.finished_at = None;
             task.holds_slot = false;
+            task.holds_loop_slot = false;
             task.phase = Phase::Waiting;
             match &mut task.kind {
                 Kind::Dag(frame) if frame.open => {
@@ -127,7 +128,11 @@ impl Turn<'_> {
                     frame.active = 0;
                 }
                 Kind::Dag(_) => task.started_at = None,
-                Kind::Loop(state) => state.failed = None,
+                Kind::Loop(state) => {
+                    state.failed = None;
+                    state.queue.clear();
+                    state.active = 0;
+                }
                 Kind::Work(work) => {
                     task.started_at = None;
                     work.first = work.attempts.len();

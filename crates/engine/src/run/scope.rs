@@ -8,7 +8,6 @@ use alloc::vec::Vec;
 use serde_json::Value;
 
 use super::Run;
-use crate::plan::{InputArtifact, InputParameter};
 use crate::task::{Kind, Phase, Task, TaskId};
 use crate::text::{Ref, Scope, render};
 
@@ -17,9 +16,23 @@ pub(super) struct Inside<'a> {
     pub(super) run: &'a Run,
     pub(super) task: Option<TaskId>,
     pub(super) item: Option<&'a Value>,
+    /// The task whose call is worked out, in a DAG.
+    pub(super) called: Option<TaskId>,
+    /// Its parameters, once they are known.
+    pub(super) arguments: Option<&'a BTreeMap<String, Value>>,
 }
 
-impl Inside<'_> {
+impl<'a> Inside<'a> {
+    pub(super) fn of(run: &'a Run, task: Option<TaskId>) -> Self {
+        Self {
+            run,
+            task,
+            item: None,
+            called: None,
+            arguments: None,
+        }
+    }
+
     fn caller(&self) -> Option<&Task> {
         self.task.map(|id| &self.run.tasks[id.index()])
     }
@@ -40,6 +53,9 @@ impl Scope for Inside<'_> {
             Ref::Output { task, name } => {
                 let task = self.sibling(task)?;
                 match &task.kind {
+                    Kind::Loop(_) if self.run.plan().typed => {
+                        self.run.collected_parameters(task, name)
+                    }
                     Kind::Loop(_) => self.run.collected(task, |t| t.outputs.get(name)),
                     Kind::Dag(_) | Kind::Work(_) => task.outputs.get(name).cloned(),
                 }
@@ -47,6 +63,9 @@ impl Scope for Inside<'_> {
             Ref::OutputArtifact { task, name } => {
                 let task = self.sibling(task)?;
                 match &task.kind {
+                    Kind::Loop(_) if self.run.plan().typed => {
+                        self.run.collected_artifacts(task, name)
+                    }
                     Kind::Loop(_) => self.run.collected(task, |t| t.output_artifacts.get(name)),
                     Kind::Dag(_) | Kind::Work(_) => task.output_artifacts.get(name).cloned(),
                 }
@@ -56,6 +75,17 @@ impl Scope for Inside<'_> {
                 phase
                     .finished()
                     .then(|| Value::String(phase.as_str().to_owned()))
+            }
+            Ref::TaskState(task) => self.sibling(task)?.state().map(Value::from),
+            Ref::TaskError(task) => Some(self.sibling(task)?.error()),
+            Ref::FirstOf(all) => all.iter().find_map(|to| self.lookup(to)),
+            Ref::Argument(name) => self.arguments?.get(name).cloned(),
+            Ref::Settings => self.caller()?.settings.clone(),
+            Ref::TaskUid => {
+                let id = self.called.or(self.task)?;
+                Some(Value::String(
+                    self.run.task_uid(&self.run.tasks[id.index()]),
+                ))
             }
             Ref::RunParameter(name) => self.run.parameter(name),
             Ref::Run(name) => self.run.fact(name),
@@ -141,80 +171,6 @@ impl Run {
             })
             .collect();
         (!values.is_empty()).then_some(Value::Array(values))
-    }
-
-    /// The parameters for a call: passed ones, else the template's defaults, else a problem.
-    pub(super) fn bind_parameters(
-        &self,
-        declared: &[InputParameter],
-        mut passed: BTreeMap<String, Value>,
-    ) -> Result<BTreeMap<String, Value>, String> {
-        let scope = Inside {
-            run: self,
-            task: None,
-            item: None,
-        };
-        let mut bound = BTreeMap::new();
-        for parameter in declared {
-            let value = match (passed.remove(&parameter.name), &parameter.default) {
-                (Some(value), _) => value,
-                (None, Some(default)) => default.resolve(&scope),
-                (None, None) => {
-                    return Err(alloc::format!(
-                        "inputs.parameters.{} was not supplied",
-                        parameter.name
-                    ));
-                }
-            };
-            bound.insert(parameter.name.clone(), value);
-        }
-        Ok(bound)
-    }
-
-    /// The artifacts for a call, likewise; an optional one may be missing.
-    pub(super) fn bind_artifacts(
-        &self,
-        declared: &[InputArtifact],
-        mut passed: BTreeMap<String, Value>,
-        inputs: &BTreeMap<String, Value>,
-    ) -> Result<BTreeMap<String, Value>, String> {
-        let scope = Inputs { run: self, inputs };
-        let mut bound = BTreeMap::new();
-        for artifact in declared {
-            let value = match (passed.remove(&artifact.name), &artifact.default) {
-                (Some(value), _) => value,
-                (None, Some(default)) => default.resolve(&scope),
-                (None, None) if artifact.optional => continue,
-                (None, None) => {
-                    return Err(alloc::format!(
-                        "inputs.artifacts.{} was not supplied",
-                        artifact.name
-                    ));
-                }
-            };
-            bound.insert(artifact.name.clone(), value);
-        }
-        Ok(bound)
-    }
-}
-
-/// A template's inputs that are not bound to a task yet.
-struct Inputs<'a> {
-    run: &'a Run,
-    inputs: &'a BTreeMap<String, Value>,
-}
-
-impl Scope for Inputs<'_> {
-    fn lookup(&self, to: &Ref) -> Option<Value> {
-        match to {
-            Ref::Input(name) => self.inputs.get(name).cloned(),
-            other => Inside {
-                run: self.run,
-                task: None,
-                item: None,
-            }
-            .lookup(other),
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::collect::number_suffix;
 use super::decide::Decision;
 use super::scope::item_suffix;
 use super::{Run, RunPhase};
@@ -148,9 +149,12 @@ impl<'a> Turn<'a> {
             input_artifacts: BTreeMap::new(),
             outputs: BTreeMap::new(),
             output_artifacts: BTreeMap::new(),
+            cached_from: None,
+            settings: None,
             kind,
             blocked: 0,
             holds_slot: false,
+            holds_loop_slot: false,
         });
         id
     }
@@ -162,7 +166,7 @@ impl<'a> Turn<'a> {
         }
         let decision = match self.run.call_of(id) {
             Some((frame, spec)) => self.run.decide(id, frame, spec),
-            None => self.run.bind_root(id),
+            None => self.run.decide_root(id),
         };
         match decision {
             Decision::End(phase, message) => self.then_finish(id, phase, Some(message)),
@@ -171,6 +175,7 @@ impl<'a> Turn<'a> {
                 let task = self.task(id);
                 task.inputs = bound.parameters;
                 task.input_artifacts = bound.artifacts;
+                task.settings = bound.settings;
                 self.steps.push_back(Step::Admit(id));
             }
         }
@@ -186,7 +191,8 @@ impl<'a> Turn<'a> {
             }
             return;
         }
-        if items.is_empty() {
+        let typed = self.run.plan().typed;
+        if items.is_empty() && !typed {
             return self.then_finish(id, Phase::Skipped, Some("skipped, no items".to_owned()));
         }
         let (base, name, template, frame, position) = {
@@ -205,7 +211,11 @@ impl<'a> Turn<'a> {
         };
         let mut ids = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
-            let suffix = item_suffix(index, &item);
+            let suffix = if typed {
+                number_suffix(index)
+            } else {
+                item_suffix(index, &item)
+            };
             let path = TaskPath::from(format!("{base}{suffix}").as_str());
             let name = format!("{name}{suffix}");
             let child = self.add_task(path, name, template.clone(), Some(id), frame, position);
@@ -217,11 +227,14 @@ impl<'a> Turn<'a> {
         self.task(id).kind = Kind::Loop(Loop {
             items: ids,
             remaining,
-            failed: None,
+            ..Loop::default()
         });
+        if remaining == 0 {
+            self.then_finish(id, Phase::Succeeded, None);
+        }
     }
 
-    /// Gives a task a slot of its DAG, or lets it wait for one.
+    /// Gives a task a slot of its loop and its DAG, or lets it wait for them.
     fn admit(&mut self, id: TaskId) {
         let Some(frame) = self.run.tasks[id.index()].frame else {
             return self.begin(id);
@@ -233,7 +246,13 @@ impl<'a> Turn<'a> {
             {
                 self.steps.push_back(Step::Admit(next));
             }
+            if !self.run.tasks[id.index()].holds_loop_slot {
+                self.admit_next_item(id);
+            }
             return self.then_finish(id, Phase::Omitted, Some(message));
+        }
+        if !self.take_loop_slot(id) {
+            return;
         }
         let limit = self
             .run
@@ -250,6 +269,39 @@ impl<'a> Turn<'a> {
         state.active += 1;
         self.task(id).holds_slot = true;
         self.begin(id);
+    }
+
+    /// Whether the loop of a task lets it go on; otherwise it waits.
+    fn take_loop_slot(&mut self, id: TaskId) -> bool {
+        let task = &self.run.tasks[id.index()];
+        let limit = self
+            .run
+            .call_of(id)
+            .and_then(|(_, spec)| spec.parallelism)
+            .filter(|&limit| limit > 0);
+        let (Some(limit), Some(parent), false) = (limit, task.parent, task.holds_loop_slot) else {
+            return true;
+        };
+        let Kind::Loop(state) = &mut self.task(parent).kind else {
+            return true;
+        };
+        if state.active >= limit {
+            state.queue.push_back(id);
+            return false;
+        }
+        state.active += 1;
+        self.task(id).holds_loop_slot = true;
+        true
+    }
+
+    /// The next iteration that waits for its loop's parallelism comes to its turn.
+    fn admit_next_item(&mut self, id: TaskId) {
+        if let Some(parent) = self.run.tasks[id.index()].parent
+            && let Kind::Loop(state) = &mut self.task(parent).kind
+            && let Some(next) = state.queue.pop_front()
+        {
+            self.steps.push_back(Step::Admit(next));
+        }
     }
 
     fn begin(&mut self, id: TaskId) {
@@ -311,13 +363,17 @@ impl<'a> Turn<'a> {
         };
         let specs = dag.tasks.iter();
         let specs: Vec<_> = specs
-            .map(|t| (t.name.clone(), t.template.clone(), t.dependencies.len()))
+            .map(|t| {
+                let shown = t.display_name.as_ref().unwrap_or(&t.name).clone();
+                let blocked = t.dependencies.len();
+                (t.name.clone(), shown, t.template.clone(), blocked)
+            })
             .collect();
         let base = self.run.tasks[id.index()].path.clone();
         let mut tasks = Vec::with_capacity(specs.len());
-        for (position, (name, template, blocked)) in specs.into_iter().enumerate() {
+        for (position, (name, shown, template, blocked)) in specs.into_iter().enumerate() {
             let path = TaskPath::from(format!("{base}.{name}").as_str());
-            let child = self.add_task(path, name, template, Some(id), Some(id), position);
+            let child = self.add_task(path, shown, template, Some(id), Some(id), position);
             self.task(child).blocked = blocked as u32;
             tasks.push(child);
         }
@@ -364,11 +420,19 @@ impl<'a> Turn<'a> {
             Kind::Work(_) => Vec::new(),
         };
         let held = core::mem::take(&mut task.holds_slot);
+        let held_in_loop = core::mem::take(&mut task.holds_loop_slot);
         let (parent, frame, position, path) =
             (task.parent, task.frame, task.position, task.path.clone());
         self.run.timers.remove(&Timer::Task(path, 0));
         if held && let Some(frame) = frame {
             self.release(frame);
+        }
+        if held_in_loop
+            && let Some(parent) = parent
+            && let Kind::Loop(state) = &mut self.task(parent).kind
+        {
+            state.active = state.active.saturating_sub(1);
+            self.admit_next_item(id);
         }
         for child in below {
             // Left over from before a retry of the run, which now does not get here.

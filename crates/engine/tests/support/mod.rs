@@ -66,6 +66,8 @@ pub(crate) fn work(name: &str, inputs: &[&str]) -> Template {
             .map(|i| InputParameter {
                 name: (*i).to_owned(),
                 default: None,
+                kind: None,
+                optional: false,
             })
             .collect(),
         artifacts: Vec::new(),
@@ -106,6 +108,9 @@ pub(crate) fn task(name: &str, template: &str, dependencies: &[&str]) -> TaskSpe
         each: None,
         arguments: Vec::new(),
         artifacts: Vec::new(),
+        parallelism: None,
+        settings: None,
+        display_name: None,
     }
 }
 
@@ -120,7 +125,7 @@ impl TaskExt for TaskSpec {
     fn with(mut self, name: &str, value: &str) -> Self {
         self.arguments.push(Argument {
             name: name.to_owned(),
-            value: text(value),
+            value: Shape::Text(text(value)),
         });
         self
     }
@@ -148,7 +153,7 @@ impl TaskExt for TaskSpec {
         self
     }
     fn each_of(mut self, source: &str) -> Self {
-        self.each = Some(Each::From(text(source)));
+        self.each = Some(Each::From(Shape::Text(text(source))));
         self
     }
 }
@@ -173,6 +178,7 @@ pub(crate) fn plan(templates: Vec<Template>) -> Plan {
         parallelism: None,
         deadline_seconds: None,
         settings: Shape::Plain(json!({})),
+        typed: false,
     }
 }
 
@@ -180,6 +186,7 @@ pub(crate) fn parameter(name: &str, default: &str) -> RunParameter {
     RunParameter {
         name: name.to_owned(),
         default: Some(json!(default)),
+        ..RunParameter::default()
     }
 }
 

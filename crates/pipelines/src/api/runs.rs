@@ -153,7 +153,7 @@ async fn source(
         let package = Package::from_text(&inline)
             .map_err(|e| Failure::invalid(format!("run.pipeline_spec.workflow_manifest: {e}")))?;
         return Ok(Source {
-            manifest: package.workflow,
+            manifest: package.document,
             pipeline: None,
             version: None,
         });

@@ -131,7 +131,7 @@ async fn upload(
         created_at: now,
         parameters: parameters(&package),
     };
-    let spec = package.workflow.to_string();
+    let spec = package.document.to_string();
     pipelines::create(&api.db, pipeline.clone(), version, spec).await?;
     Ok(Json(render::render(&api, &pipeline).await?))
 }
@@ -160,7 +160,7 @@ async fn upload_version(
         created_at: api.now(),
         parameters: parameters(&package),
     };
-    pipelines::create_version(&api.db, version.clone(), package.workflow.to_string()).await?;
+    pipelines::create_version(&api.db, version.clone(), package.document.to_string()).await?;
     Ok(Json(render::render_version(&version)))
 }
 

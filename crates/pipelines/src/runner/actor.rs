@@ -221,6 +221,21 @@ impl Actor {
                         engine::WorkKind::Resource => {
                             Box::pin(resource::carry_out(shared, record, start))
                         }
+                        engine::WorkKind::Import => {
+                            let at = shared.clock.now();
+                            Box::pin(async move {
+                                Some(Event::TaskFinished {
+                                    task: start.task,
+                                    attempt: start.attempt,
+                                    at,
+                                    outcome: engine::Outcome::Error {
+                                        message: "importers cannot be carried out yet".to_owned(),
+                                        transient: false,
+                                        stop: false,
+                                    },
+                                })
+                            })
+                        }
                     });
                 }
                 Effect::StopWork { task, attempt } => {

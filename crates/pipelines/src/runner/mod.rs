@@ -215,9 +215,9 @@ impl Runner {
         let package = pipelinespec::Package::from_json((*new.manifest).clone()).map_err(invalid)?;
         let parameters = pipelinespec::bind(&package.plan, &new.parameters).map_err(invalid)?;
         let at = shared.clock.now();
-        let workflow = workflow::name(&package.workflow, &*shared.rng);
+        let workflow = workflow::name(&package.document, &*shared.rng);
         let from_plan = package
-            .workflow
+            .document
             .pointer("/spec/serviceAccountName")
             .and_then(Value::as_str);
         let service_account = match (new.service_account.as_str(), from_plan) {
@@ -234,13 +234,13 @@ impl Runner {
             parameters,
             facts: BTreeMap::new(),
         };
-        record.facts = workflow::facts(&record, &package.workflow, &shared.options.namespace);
+        record.facts = workflow::facts(&record, &package.document, &shared.options.namespace);
         let (run, effects) = Run::new(record.created(package.plan.clone()))
             .map_err(|error| Error::Invalid(error.to_string()))?;
         let status = Status::of(&run);
         shared
             .journal
-            .create(&record, &package.plan, &package.workflow, &status, also)
+            .create(&record, &package.plan, &package.document, &status, also)
             .await
             .map_err(|source| match source {
                 journal::Error::Exists(run) => Error::Exists(run),
@@ -252,7 +252,7 @@ impl Runner {
         let record = Arc::new(record);
         let answer = run_status(&record.run, record.workflow.clone(), &status);
         shared.publish(&answer);
-        shared.spawn(record, package.workflow, run, effects, None);
+        shared.spawn(record, package.document, run, effects, None);
         Ok(answer)
     }
 

@@ -114,6 +114,7 @@ pub(super) fn collect(pod: &Pod, start: &StartWork) -> Outcome {
             parameters,
             artifacts: BTreeMap::new(),
             exit_code,
+            cached_from: None,
         }),
         Err(message) => Outcome::Error {
             message,

@@ -30,6 +30,7 @@ pub(super) async fn carry_out(
             parameters,
             artifacts: BTreeMap::new(),
             exit_code: Some(0),
+            cached_from: None,
         }),
         Err(Problem::Failed(message)) => Outcome::Failed {
             exit_code: None,

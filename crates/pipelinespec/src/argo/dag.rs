@@ -69,7 +69,10 @@ fn task(field: &Field<'_>) -> Result<TaskSpec> {
                     .collect::<Result<_>>()?,
             ))
         }
-        (None, Some(param)) => Some(Each::From(text::scalar(&param, &Paths::new())?)),
+        (None, Some(param)) => Some(Each::From(Shape::Text(text::scalar(
+            &param,
+            &Paths::new(),
+        )?))),
         (Some(_), Some(param)) => {
             return param.invalid("a task has withItems or withParam, not both");
         }
@@ -84,6 +87,9 @@ fn task(field: &Field<'_>) -> Result<TaskSpec> {
         each,
         arguments,
         artifacts,
+        parallelism: None,
+        settings: None,
+        display_name: None,
     })
 }
 
@@ -98,7 +104,7 @@ fn arguments(field: &Field<'_>) -> Result<(Vec<Argument>, Vec<ArtifactArgument>)
         let name = field.need("name")?.str()?.to_owned();
         arguments.push(Argument {
             name,
-            value: text::scalar(&field.need("value")?, &Paths::new())?,
+            value: Shape::Text(text::scalar(&field.need("value")?, &Paths::new())?),
         });
     }
     let mut artifacts = Vec::new();

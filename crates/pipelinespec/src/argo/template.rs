@@ -200,8 +200,10 @@ fn input_parameters(field: &Field<'_>) -> Result<Vec<InputParameter>> {
         parameters.push(InputParameter {
             name: field.need("name")?.str()?.to_owned(),
             default: default
-                .map(|f| text::scalar(&f, &Paths::new()))
+                .map(|f| text::scalar(&f, &Paths::new()).map(Shape::Text))
                 .transpose()?,
+            kind: None,
+            optional: false,
         });
     }
     Ok(parameters)

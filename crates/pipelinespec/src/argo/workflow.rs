@@ -112,6 +112,7 @@ pub(crate) fn compile(workflow: &Value) -> Result<Plan> {
             .transpose()?,
         deadline_seconds: number("activeDeadlineSeconds")?,
         settings: settings(&spec)?,
+        typed: false,
     };
     plan.check().map_err(Invalid::Plan)?;
     Ok(plan)
@@ -153,7 +154,11 @@ fn parameters(spec: &Field<'_>) -> Result<Vec<RunParameter>> {
             None => field.get("default")?,
         };
         let default = default.map(|f| f.scalar().map(Value::String)).transpose()?;
-        parameters.push(RunParameter { name, default });
+        parameters.push(RunParameter {
+            name,
+            default,
+            ..RunParameter::default()
+        });
     }
     Ok(parameters)
 }

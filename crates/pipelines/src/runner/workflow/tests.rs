@@ -113,7 +113,7 @@ fn nodes_are_what_argo_shows() {
     for path in [".loop(0:a)", ".loop(1:b)", ".sub.in"] {
         finish(&mut run, path, done());
     }
-    let live = render(&run, &record, &package.workflow, "kubeflow");
+    let live = render(&run, &record, &package.document, "kubeflow");
     assert_eq!(live["status"]["phase"], "Running");
     assert_eq!(live["status"]["progress"], "4/6");
     assert_eq!(live["metadata"]["name"], "nodes-x");
@@ -127,7 +127,7 @@ fn nodes_are_what_argo_shows() {
 
     finish(&mut run, ".last", done());
     finish(&mut run, ".onExit", done());
-    let workflow = render(&run, &record, &package.workflow, "kubeflow");
+    let workflow = render(&run, &record, &package.document, "kubeflow");
     assert_eq!(workflow["status"]["phase"], "Succeeded");
     assert_eq!(workflow["status"]["finishedAt"], "1970-01-01T00:01:00Z");
     let nodes = by_name(&workflow);
