@@ -2,8 +2,8 @@
 //!
 //! The command line, the composition root ([`server`]) and what belongs to one instance on this
 //! machine ([`instance`]). Everything with a life of its own is a crate; nothing depends on this one.
-//! Two invocations never see the command line below: the spawner and the built-in images, which
-//! branch off before any runtime starts.
+//! Three invocations never see the command line below: the spawner, the built-in images and the
+//! program that starts Python steps, which branch off before any runtime starts.
 
 mod cli;
 mod command;
@@ -20,6 +20,8 @@ fn main() -> ExitCode {
     match args.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         // The spawner forks and enters namespaces, so it must be single-threaded.
         Some("__spawner") => spawner::main(args),
+        // Becomes a step's Python, which pays for every thread and allocation before it.
+        Some("__pyenv") => pyenv::main(args, std::env::vars_os()),
         Some("image") => command::image::run(args.collect()),
         Some(_) | None => cli::run(),
     }

@@ -74,6 +74,11 @@ const CRATES: &[Crate] = &[
         never: &["kube", "k8s-openapi"],
     },
     Crate {
+        name: "pyenv",
+        may: &[],
+        never: NO_CLUSTER,
+    },
+    Crate {
         name: "spawner",
         may: &["stdx"],
         never: NO_CLUSTER,
@@ -91,7 +96,7 @@ const CRATES: &[Crate] = &[
     },
     Crate {
         name: "kubelet",
-        may: &["spawner", "stdx"],
+        may: &["pyenv", "spawner", "stdx"],
         never: &["sqlx"],
     },
     Crate {
@@ -135,6 +140,7 @@ const CRATES: &[Crate] = &[
             "pipelines",
             "pipelinespec",
             "proxy",
+            "pyenv",
             "schema",
             "serving",
             "spawner",

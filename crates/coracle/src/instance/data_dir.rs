@@ -75,6 +75,11 @@ impl DataDir {
         &self.root
     }
 
+    /// Python environments for steps.
+    pub(crate) fn python(&self) -> PathBuf {
+        self.root.join("cache/python")
+    }
+
     /// Objects of the Kubernetes API.
     pub(crate) fn kube_db(&self) -> PathBuf {
         self.root.join("kube.db")

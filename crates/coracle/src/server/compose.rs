@@ -3,7 +3,7 @@
 //! Storage and the spawner come first, then the API server, then everything that is a client of it.
 //! Every client has an identity of its own and passes RBAC like anyone else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use apiserver::auth::client_verifier;
 use db::Db;
 use kubelet::runtime::catalogue::{Catalogue, Entry};
 use kubelet::runtime::process::ProcessRuntime;
+use kubelet::runtime::python::Python;
 use pipelines::api::Api;
 use pipelines::runner::Runner;
 use rustls::pki_types::pem::PemObject as _;
@@ -461,7 +462,17 @@ async fn start_kubelet(
         Err(_) => (kube_address.ip().to_string(), kube_address.port()),
     };
     let user = format!("system:node:{node_name}");
-    let runtime = ProcessRuntime::new(spawner.clone(), options.clock.clone(), VERSION);
+    let variables: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let python = Python::new(
+        options.data.python(),
+        pyenv::Places::of(|name| variables.get(name).cloned()),
+        pyenv::Ambient::of(variables.clone()),
+        options.clock.clone(),
+    );
+    let runtime =
+        ProcessRuntime::new(spawner.clone(), options.clock.clone(), VERSION).with_python(python);
     let kubelet = kubelet::Options {
         client: clients.user(&user, &["system:nodes", "system:authenticated"], "kubelet"),
         clock: options.clock.clone(),

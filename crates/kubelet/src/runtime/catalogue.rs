@@ -19,14 +19,17 @@ const MAX_NAME: usize = 255;
 const HOST_IMAGES: [(&str, &str); 9] = [
     ("alpine*", "/bin/sh"),
     ("busybox*", "sh"),
-    ("bash", "bash"),
+    ("bash*", "bash"),
     ("debian", "bash"),
     ("ubuntu", "bash"),
-    ("python", "python3"),
     ("*/alpine", "/bin/sh"),
     ("*/busybox", "sh"),
-    ("*/python-3*", "python3"),
+    ("*/library/debian", "bash"),
+    ("*/library/ubuntu", "bash"),
 ];
+
+/// Images of an interpreter: as Docker names them, in mirrors too, and as Red Hat does.
+const PYTHON_IMAGES: [&str; 3] = ["python", "*/library/python", "*/python-3*"];
 
 /// One kind of image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +69,14 @@ impl Entry {
         }
     }
 
+    /// An image of Python in the version that its tag or its name says.
+    pub fn python(pattern: impl Into<String>) -> Self {
+        Self {
+            cmd: vec!["python3".to_owned()],
+            ..Self::new(pattern, ImageKind::Python(String::new()))
+        }
+    }
+
     fn new(pattern: impl Into<String>, kind: ImageKind) -> Self {
         Self {
             pattern: pattern.into(),
@@ -101,7 +112,8 @@ impl Catalogue {
         let host = HOST_IMAGES
             .iter()
             .map(|(pattern, command)| Entry::host(*pattern, &[command]));
-        Self::new(entries.into_iter().chain(host))
+        let python = PYTHON_IMAGES.map(Entry::python);
+        Self::new(entries.into_iter().chain(host).chain(python))
     }
 
     fn find(&self, reference: &Reference) -> Option<&Entry> {
@@ -133,7 +145,12 @@ impl ImageService for Catalogue {
         Ok(self.find(&parsed).map(|entry| Image {
             reference: reference.to_owned(),
             id: parsed.to_string(),
-            kind: entry.kind.clone(),
+            kind: match &entry.kind {
+                ImageKind::Python(version) if version.is_empty() => {
+                    ImageKind::Python(parsed.python_version().unwrap_or_default())
+                }
+                kind => kind.clone(),
+            },
             entrypoint: entry.entrypoint.clone(),
             cmd: entry.cmd.clone(),
             env: entry.env.clone(),
@@ -169,6 +186,23 @@ impl std::fmt::Display for Reference {
 }
 
 impl Reference {
+    /// The minor version of Python that an image of it names: `python:3.11-slim`, `ubi9/python-311`.
+    fn python_version(&self) -> Option<String> {
+        let name = self.name.rsplit('/').next().unwrap_or_default();
+        let digits = name
+            .strip_prefix("python-")
+            .or_else(|| name.strip_prefix("python"));
+        let in_name = digits.and_then(|digits| {
+            // Red Hat leaves the dot out.
+            let minor = digits.strip_prefix('3')?;
+            let minor = minor.strip_prefix('.').unwrap_or(minor);
+            let end = minor.find(|c: char| !c.is_ascii_digit());
+            pyenv::Minor::parse(&format!("3.{}", &minor[..end.unwrap_or(minor.len())]))
+        });
+        let in_tag = || pyenv::Minor::parse(self.tag.as_deref()?);
+        in_name.or_else(in_tag).map(|minor| minor.to_string())
+    }
+
     /// Parses a reference as a Pod writes it; the error says what is wrong.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const FORMAT: &str = "invalid reference format";

@@ -10,6 +10,7 @@
 pub mod catalogue;
 pub mod fake;
 pub mod process;
+pub mod python;
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -41,6 +42,8 @@ pub enum ImageKind {
     BuiltIn(String),
     /// Programs of the host, in a private mount namespace.
     Host,
+    /// The same, with a Python of this version in front: `3.11`, or empty for any.
+    Python(String),
 }
 
 /// An image that can run here, with what its configuration would say in a registry.

@@ -21,6 +21,7 @@ use stdx::SharedClock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::pipe;
 
+use super::python::{self, Python, Seated};
 use super::{
     ContainerRef, ContainerSpec, Error, ExecSpec, Exit, ImageKind, Recovered, Runtime, RuntimeInfo,
     SPEC_FILE, SecuritySpec, Started, Stats, Streams, TerminalSize,
@@ -36,6 +37,7 @@ pub struct ProcessRuntime {
     spawner: Spawner,
     clock: SharedClock,
     version: String,
+    python: Option<Arc<Python>>,
 }
 
 impl ProcessRuntime {
@@ -45,15 +47,38 @@ impl ProcessRuntime {
             spawner,
             clock,
             version: version.into(),
+            python: None,
         }
+    }
+
+    /// The same with a choice of Pythons; without it, Python images run what stands in `PATH`.
+    #[must_use]
+    pub fn with_python(mut self, python: Python) -> Self {
+        self.python = Some(Arc::new(python));
+        self
+    }
+
+    fn seat(&self, spec: &ContainerSpec) -> Result<Option<Seated>, Error> {
+        const CANNOT_START: i32 = 128;
+        let seated = self
+            .python
+            .as_ref()
+            .map(|python| python.seat(spec, self.spawner.mounts()));
+        seated
+            .unwrap_or(Ok(None))
+            .map_err(|message| Error::CannotRun {
+                exit_code: CANNOT_START,
+                message,
+            })
     }
 
     async fn run(&self, container: &ContainerRef, command: ExecSpec) -> Result<Streams, Error> {
         let target = running(container).await?;
         let spec = read_spec(container).await?;
+        let seated = self.seat(&spec)?;
         let request = spawner::ExecSpec {
             argv: command.argv.clone(),
-            env: spec.env.clone(),
+            env: seated.map_or_else(|| spec.env.clone(), |seated| seated.env),
             cwd: working_dir(&spec),
             user: user(&spec.security),
             tty: command.tty,
@@ -135,9 +160,10 @@ impl Runtime for ProcessRuntime {
     fn start(&self, spec: ContainerSpec) -> BoxFuture<'_, Result<Started, Error>> {
         async move {
             let container = spec.container.clone();
+            let seated = self.seat(&spec)?;
             let started = self
                 .spawner
-                .launch(&launch_spec(&spec))
+                .launch(&launch_spec(&spec, seated))
                 .await
                 .map_err(|error| failure(&container, error))?;
             Ok(started_of(started))
@@ -333,8 +359,19 @@ fn program(spec: &ContainerSpec) -> (Program, Vec<String>) {
     }
 }
 
-fn launch_spec(spec: &ContainerSpec) -> spawner::ContainerSpec {
-    let (program, args) = program(spec);
+fn launch_spec(spec: &ContainerSpec, seated: Option<Seated>) -> spawner::ContainerSpec {
+    let (mut program, mut args) = program(spec);
+    let (env, mounts) = match seated {
+        Some(seated) => {
+            if seated.helped {
+                program = Program::SelfExe;
+                args = spec.argv();
+                args.insert(0, python::PROGRAM.to_owned());
+            }
+            (seated.env, seated.mounts)
+        }
+        None => (spec.env.clone(), Vec::new()),
+    };
     spawner::ContainerSpec {
         id: spec.container.id.clone(),
         state_dir: spec.container.state_dir.clone(),
@@ -345,12 +382,12 @@ fn launch_spec(spec: &ContainerSpec) -> spawner::ContainerSpec {
         }),
         program,
         args,
-        env: spec.env.clone(),
+        env,
         cwd: working_dir(spec),
         hostname: spec.hostname.clone(),
-        mounts: spec
-            .mounts
+        mounts: mounts
             .iter()
+            .chain(&spec.mounts)
             .map(|mount| {
                 MountSpec::bind(
                     &mount.source,
@@ -464,4 +501,4 @@ impl AsyncRead for Output {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -133,3 +133,45 @@ fn entries_can_be_written_in_a_configuration() {
     .unwrap();
     assert_eq!(entry, Entry::host("mine/*", &["bash"]));
 }
+
+#[test]
+fn an_image_of_python_says_which_version_it_wants() {
+    let catalogue = Catalogue::with_host_images([Entry {
+        kind: ImageKind::Python("3.9".to_owned()),
+        ..Entry::python("mine/*")
+    }]);
+    for (reference, version) in [
+        ("python", Some("")),
+        ("python:3", Some("")),
+        ("python:3.11", Some("3.11")),
+        ("python:3.9.18-slim-bookworm", Some("3.9")),
+        ("public.ecr.aws/docker/library/python:3.12", Some("3.12")),
+        (
+            "registry.access.redhat.com/ubi9/python-311:latest",
+            Some("3.11"),
+        ),
+        (
+            "registry.access.redhat.com/ubi8/python-39:1-142",
+            Some("3.9"),
+        ),
+        ("quay.io/a/python-3.10", Some("3.10")),
+        ("mine/trainer:3.11", Some("3.9")),
+        ("alpine:3.19", None),
+        ("ghcr.io/containerd/busybox", None),
+    ] {
+        let kind = catalogue.present(reference).unwrap().unwrap().kind;
+        let found = match &kind {
+            ImageKind::Python(version) => Some(version.as_str()),
+            _ => None,
+        };
+        assert_eq!(found, version, "{reference}");
+    }
+    for unknown in [
+        "google/cloud-sdk:slim",
+        "gcr.io/x/python:3.11",
+        "bashful/x",
+        "dummy",
+    ] {
+        assert_eq!(catalogue.present(unknown).unwrap(), None, "{unknown}");
+    }
+}

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::runtime::{Image, LogSpec, Mount};
 
-fn spec(kind: ImageKind, command: &[&str], args: &[&str]) -> ContainerSpec {
+pub(crate) fn spec(kind: ImageKind, command: &[&str], args: &[&str]) -> ContainerSpec {
     let words = |words: &[&str]| {
         words
             .iter()
@@ -106,7 +106,7 @@ fn a_host_image_runs_its_command_on_the_host() {
         (program, args.len()),
         (Program::Path("/entry".to_owned()), 2)
     );
-    let launch = launch_spec(&spec(ImageKind::Host, &["sleep"], &["1"]));
+    let launch = launch_spec(&spec(ImageKind::Host, &["sleep"], &["1"]), None);
     assert_eq!(launch.program, Program::Path("sleep".to_owned()));
     assert_eq!(launch.mounts, [MountSpec::bind("/a", "/b", true)]);
     assert_eq!(launch.cwd.as_deref(), Some("/work"));
@@ -142,5 +142,30 @@ fn failures_keep_the_message_that_users_know() {
     assert_eq!(
         start(spawner::StartStep::Isolate, Some(gone)),
         Error::NotRunning("abc".to_owned())
+    );
+}
+
+#[test]
+fn a_command_of_kfps_is_read_by_this_binary_in_the_container() {
+    let seated = Seated {
+        env: vec![("A".to_owned(), "b".to_owned())],
+        mounts: vec![Mount {
+            source: "/cache".into(),
+            target: "/cache".into(),
+            read_only: true,
+        }],
+        helped: true,
+    };
+    let kind = ImageKind::Python("3.11".to_owned());
+    let launch = launch_spec(&spec(kind, &["sh", "-c"], &["x"]), Some(seated));
+    assert_eq!(launch.program, Program::SelfExe);
+    assert_eq!(launch.args, ["__pyenv", "sh", "-c", "x"]);
+    assert_eq!(launch.env, [("A".to_owned(), "b".to_owned())]);
+    assert_eq!(
+        launch.mounts,
+        [
+            MountSpec::bind("/cache", "/cache", true),
+            MountSpec::bind("/a", "/b", true)
+        ]
     );
 }
