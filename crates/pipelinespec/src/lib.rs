@@ -15,8 +15,10 @@ mod error;
 mod locate;
 mod package;
 mod parameters;
+pub mod resource;
 
 pub use archive::MAX_BYTES;
+pub use argo::TIME_FORMATS;
 pub use error::{Error, Place};
 pub use package::{Format, Package, ParameterInfo};
 pub use parameters::bind;

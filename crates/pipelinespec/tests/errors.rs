@@ -35,8 +35,12 @@ fn check(text: &str, expect: &str) {
 #[test]
 fn a_field_is_named_with_its_line_and_the_reason() {
     check(
-        &workflow("", "    podSpecPatch: '{}'"),
-        "line 13: spec.templates[1].podSpecPatch: podSpecPatch is not supported: set the fields on the template",
+        &workflow("", "    memoize: {key: a}"),
+        "line 13: spec.templates[1].memoize: memoize is not supported: kfp caches by itself",
+    );
+    check(
+        &workflow("", "    podSpecPatch: '[]'"),
+        "line 13: spec.templates[1].podSpecPatch: the patch is no object",
     );
     check(
         &workflow("", "    containr: {}"),
@@ -264,4 +268,207 @@ fn parameters_are_found_in_both_spellings_and_unknown_ones_list_the_known() {
         error(&[]),
         "these parameters have no default and were not given: must"
     );
+}
+
+/// A Workflow whose step has `lines` in its container.
+fn container(lines: &str) -> String {
+    workflow("", "").replace("{image: alpine, args: [x]}", lines)
+}
+
+#[test]
+fn pieces_of_a_pod_that_kubernetes_would_not_know_are_named() {
+    check(
+        &container("{image: alpine, comand: [x]}"),
+        "line 12: spec.templates[1].container.comand: unknown field \"comand\"; known are args, command",
+    );
+    check(
+        &container("{image: alpine, command: sh}"),
+        "spec.templates[1].container.command: expected a list, found a string",
+    );
+    check(
+        &container("{image: alpine, args: [1]}"),
+        "spec.templates[1].container.args[0]: expected a string, found a number",
+    );
+    check(
+        &container("{image: alpine, env: [{name: A, value: 1}]}"),
+        "container.env[0].value: expected a string, found a number",
+    );
+    check(
+        &container("{image: alpine, volumeMounts: [{name: a}]}"),
+        "container.volumeMounts[0]: mountPath is missing",
+    );
+    check(&container("{args: [x]}"), "container: image is missing");
+    check(&container("{image: ''}"), "the image has no name");
+    check(
+        &workflow("", "    sidecars: [{name: main, image: a}]"),
+        "sidecars[0].name: there is another container called \"main\"",
+    );
+    check(
+        &workflow(
+            "",
+            "    initContainers: [{name: i, image: a, mirror: true}]",
+        ),
+        "initContainers[0].mirror: unknown field",
+    );
+    check(
+        &workflow("", "    volumes: [{name: a, pvc: x}]"),
+        "volumes[0].pvc: unknown field \"pvc\"",
+    );
+    check(
+        &workflow("", "    volumes: [{name: a}, {name: a}]"),
+        "there are two volumes called \"a\"",
+    );
+    check(
+        &workflow("", "    nodeSelector: {a: 1}"),
+        "nodeSelector.a: expected a string, found a number",
+    );
+}
+
+/// A Workflow whose only template is a resource with these fields.
+fn resource(fields: &str) -> String {
+    workflow("", "").replace(
+        "    container: {image: alpine, args: [x]}",
+        &format!("    resource:\n{fields}"),
+    )
+}
+
+#[test]
+fn resource_templates_are_looked_at_before_they_run() {
+    let map = "\n      manifest: '{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}'";
+    let create = format!("      action: create{map}");
+    let good = |text: &str| {
+        let package = Package::from_text(text);
+        assert!(package.is_ok(), "{package:?}");
+    };
+    good(&resource(&create));
+    good(&resource(&format!(
+        "{create}\n      successCondition: status.a == b, status.c in (d, e)"
+    )));
+    good(&resource(
+        "      action: delete\n      flags: [pvc, a, --wait=false]",
+    ));
+    good(
+        &resource("      action: create\n      manifest: '{{workflow.parameters.m}}'").replace(
+            "  entrypoint",
+            "  arguments: {parameters: [{name: m}]}\n  entrypoint",
+        ),
+    );
+    good(&resource(
+        "      action: patch\n      mergeStrategy: json\n      flags: [pod/a]\n      manifest: '[]'",
+    ));
+    let bad = |fields: &str, expect: &str| check(&resource(fields), expect);
+    bad(
+        "      action: make",
+        "\"make\" is none of get, create, apply",
+    );
+    bad("      action: create", "create needs a manifest");
+    bad("      action: delete", "delete needs a manifest");
+    bad(
+        "      action: create\n      manifest: 'kind: [a'",
+        "resource.manifest: the manifest is not YAML",
+    );
+    bad(
+        "      action: create\n      manifest: '{kind: ConfigMap}'",
+        "the manifest has no apiVersion",
+    );
+    bad(
+        "      action: apply\n      manifest: '{apiVersion: v1, kind: ConfigMap}'",
+        "the manifest has no metadata.name",
+    );
+    bad(
+        &format!("{create}\n      successCondition: it is ready"),
+        "successCondition: \"it is ready\" is no requirement such as status.phase == Done",
+    );
+    bad(
+        &format!("{create}\n      flags: [--recursive]"),
+        "resource.flags: flag \"--recursive\" is not supported",
+    );
+    bad(
+        &format!("{create}\n      mergeStrategy: hard"),
+        "\"hard\" is none of json, merge, strategic",
+    );
+    bad(
+        &format!(
+            "{create}\n    outputs: {{parameters: [{{name: a, valueFrom: {{jsonPath: name}}}}]}}"
+        ),
+        "jsonPath: \"name\" is no path such as {.metadata.name}",
+    );
+}
+
+#[test]
+fn what_the_sdk_sets_for_a_whole_pipeline_is_taken() {
+    let with = |lines: &str| workflow("", "").replace("spec:\n", &format!("spec:\n{lines}\n"));
+    for lines in [
+        "  ttlSecondsAfterFinished: 60",
+        "  ttlStrategy: {secondsAfterCompletion: 60}",
+        "  podDisruptionBudget: {minAvailable: 1}",
+        "  dnsConfig: {nameservers: [1.2.3.4]}",
+        "  parallelism: 0",
+        "  podSpecPatch: '{\"nodeSelector\": {\"a\": \"b\"}}'",
+        "  imagePullSecrets: [{name: s}]",
+    ] {
+        let package = Package::from_text(&with(lines));
+        assert!(package.is_ok(), "{lines}: {package:?}");
+    }
+    check(
+        &with("  ttlStrategy: {secondsAfterCompletion: soon}"),
+        "ttlStrategy.secondsAfterCompletion: expected a whole number",
+    );
+    check(
+        &workflow(
+            ", arguments: {parameters: [{name: x, value: '{{workflow.creationTimestamp.Q}}'}]}",
+            "",
+        ),
+        "allowed after creationTimestamp are RFC3339 and one of ",
+    );
+}
+
+#[test]
+fn tasks_that_cannot_be_ordered_are_named() {
+    let tasks = |tasks: &str| workflow("", "").replace("      - {name: a, template: step}", tasks);
+    check(
+        &tasks(
+            "      - {name: a, template: step, dependencies: [b]}\n      - {name: b, template: step, dependencies: [a]}\n      - {name: c, template: step}",
+        ),
+        "template \"main\": these tasks wait for each other: a, b",
+    );
+    check(
+        &tasks("      - {name: a, template: step, dependencies: [a]}"),
+        "these tasks wait for each other: a",
+    );
+    check(
+        &tasks("      - {name: a, template: step, dependencies: [gone]}"),
+        "task \"a\": it depends on \"gone\", which is no task",
+    );
+    check(
+        &tasks("      - {name: a, template: gone}"),
+        "task \"a\": there is no template \"gone\"",
+    );
+    check(
+        &tasks("      - {name: a, template: step}\n      - {name: a, template: step}"),
+        "two tasks are called \"a\"",
+    );
+}
+
+#[test]
+fn names_in_archives_lead_nowhere() {
+    let text = workflow("", "");
+    // Nothing is unpacked, so such a name is only a name.
+    for name in ["../../etc/pipeline.yaml", "/etc/passwd.yaml"] {
+        let result = Package::from_file("p", &zipped(&[(name, &text)]));
+        assert!(result.is_ok(), "{result:?}");
+    }
+    let error = Package::from_file("p", &zipped(&[("../../etc/passwd", &text)]));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("got \"../../etc/passwd\""), "{error}");
+    let latin = tarball(&[("pipeline.yaml", "x")]);
+    assert!(Package::from_file("p", &latin).is_err());
+}
+
+#[test]
+fn several_pipelines_in_one_package_are_too_many() {
+    let v1 = workflow("", "");
+    let v2 = "pipelineInfo: {name: p}\nschemaVersion: 2.1.0\nroot: {dag: {}}\n";
+    check(&format!("{v1}\n---\n{v2}"), "more than one pipeline");
+    check(&format!("{v2}\n---\n{v2}"), "more than one pipeline spec");
 }

@@ -52,7 +52,10 @@ pub(super) fn plan(observed: &Observed) -> Decision {
         Ok(claims) => claims,
         Err(problem) => {
             let nodes = observed.nodes.len();
-            let message = format!("0/{nodes} nodes are available: {problem}.");
+            let message = format!(
+                "0/{nodes} nodes are available: {problem}. {}",
+                preemption(nodes, nodes)
+            );
             return Decision::Unschedulable(message);
         }
     };
@@ -61,6 +64,8 @@ pub(super) fn plan(observed: &Observed) -> Decision {
     }
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut best: Option<(i128, String)> = None;
+    // Nodes that could not take the Pod even if they were empty.
+    let mut for_good = 0;
     for node in &observed.nodes {
         match examine(observed, node, &claims) {
             Ok(fullness) => {
@@ -70,6 +75,7 @@ pub(super) fn plan(observed: &Observed) -> Decision {
                 }
             }
             Err(objections) => {
+                for_good += usize::from(is_for_good(observed, node, &objections));
                 for objection in objections {
                     *reasons.entry(objection).or_default() += 1;
                 }
@@ -88,13 +94,53 @@ pub(super) fn plan(observed: &Observed) -> Decision {
                 .map(|(reason, count)| format!("{count} {reason}"))
                 .collect();
             counted.sort();
+            let nodes = observed.nodes.len();
             Decision::Unschedulable(format!(
-                "0/{} nodes are available: {}.",
-                observed.nodes.len(),
-                counted.join(", ")
+                "0/{nodes} nodes are available: {}. {}",
+                counted.join(", "),
+                preemption(nodes, for_good)
             ))
         }
     }
+}
+
+/// What it would help if other Pods went, in upstream's words. (They are never made to.)
+fn preemption(nodes: usize, for_good: usize) -> String {
+    let mut parts = Vec::new();
+    if for_good < nodes {
+        let some = nodes - for_good;
+        parts.push(format!(
+            "{some} No preemption victims found for incoming pod"
+        ));
+    }
+    if for_good > 0 {
+        parts.push(format!(
+            "{for_good} Preemption is not helpful for scheduling"
+        ));
+    }
+    format!(
+        "preemption: 0/{nodes} nodes are available: {}.",
+        parts.join(", ")
+    )
+}
+
+/// Whether what speaks against a node would do so if no other Pod were on it.
+fn is_for_good(observed: &Observed, node: &Node, objections: &[String]) -> bool {
+    let passes = |objection: &String| {
+        objection.contains("free ports")
+            || objection.contains("pod affinity rules")
+            || objection.contains("pod anti-affinity rules")
+    };
+    if objections.iter().any(passes) {
+        return false;
+    }
+    let short = objections
+        .iter()
+        .all(|objection| objection.starts_with("Insufficient ") || objection == "Too many pods");
+    if !short || objections.is_empty() {
+        return true;
+    }
+    !fit::shortages(&observed.pod, node, &[], &fit::used(&[])).is_empty()
 }
 
 fn claims(observed: &Observed) -> Result<Claims, String> {

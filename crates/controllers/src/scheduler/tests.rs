@@ -48,10 +48,45 @@ fn cpu(amount: &str) -> Value {
 }
 
 fn refusal(observed: &Observed) -> String {
+    let (reasons, _) = refusal_and_hope(observed);
+    reasons
+}
+
+/// What speaks against the nodes, and whether it would help if other Pods went.
+fn refusal_and_hope(observed: &Observed) -> (String, String) {
     match plan(observed) {
-        Decision::Unschedulable(message) => message,
+        Decision::Unschedulable(message) => match message.split_once(" preemption: ") {
+            Some((reasons, hope)) => (reasons.to_owned(), hope.to_owned()),
+            None => (message, String::new()),
+        },
         other => panic!("expected a refusal, got {other:?}"),
     }
+}
+
+#[test]
+fn a_refusal_says_whether_room_could_be_made() {
+    let mut placed = pod("old", cpu("1500m")).as_ref().clone();
+    placed.spec.as_mut().unwrap().node_name = Some("one".to_owned());
+    let mut observed = observed(pod("p", cpu("600m")));
+    observed.pods = vec![Arc::new(placed)];
+    let hope = |observed: &Observed| refusal_and_hope(observed).1;
+    assert_eq!(
+        hope(&observed),
+        "0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    );
+    observed
+        .nodes
+        .push(node("two", json!({"unschedulable": true})));
+    assert_eq!(
+        hope(&observed),
+        "0/2 nodes are available: 1 No preemption victims found for incoming pod, 1 Preemption is \
+         not helpful for scheduling."
+    );
+    observed.pod = pod("p", cpu("100"));
+    assert_eq!(
+        hope(&observed),
+        "0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    );
 }
 
 #[test]

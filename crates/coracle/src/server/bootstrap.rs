@@ -79,15 +79,15 @@ fn account(name: &str, rules: &Value) -> [Value; 3] {
     ]
 }
 
-/// What Kubeflow Pipelines grants the account that steps run as.
+/// What Kubeflow Pipelines grants the account that steps run as, and secrets and config maps to
+/// change as well: resource templates make them in the SDK's own examples.
 fn runner_rules() -> Value {
     json!([
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "watch", "list"]},
+        {"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["*"]},
         {"apiGroups": [""], "resources": ["persistentvolumes", "persistentvolumeclaims"],
             "verbs": ["*"]},
         {"apiGroups": ["snapshot.storage.k8s.io"], "resources": ["volumesnapshots"],
-            "verbs": ["create", "delete", "get"]},
+            "verbs": ["create", "delete", "get", "list", "watch"]},
         {"apiGroups": ["argoproj.io"], "resources": ["workflows"],
             "verbs": ["get", "list", "watch", "update", "patch"]},
         {"apiGroups": [""], "resources": ["pods", "pods/exec", "pods/log", "services"],

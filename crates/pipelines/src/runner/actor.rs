@@ -3,20 +3,20 @@
 //! Whatever arrives together is one append. Effects are futures of the task itself and end in news
 //! for it, so nothing of a run goes on without its task.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Effect, Event, Outcome, Run, TaskPath};
-use futures::StreamExt as _;
-use futures::future::BoxFuture;
+use futures::future::{AbortHandle, BoxFuture};
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use stdx::Backoff;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Error, Shared, news, pod, resource, run_status};
+use super::{Error, Shared, news, patience, pod, resource, run_status};
 use crate::journal::{self, Record, Status};
 
 /// A look at a run, by somebody who keeps what he saw.
@@ -59,6 +59,8 @@ pub(crate) struct Actor {
     timers: FuturesUnordered<BoxFuture<'static, Event>>,
     /// Attempts whose Pod the watch has shown. Only these can be missed.
     seen: BTreeSet<(TaskPath, u32)>,
+    /// Ends a part of `work` that waits for something, when its attempt is no longer wanted.
+    waits: BTreeMap<(TaskPath, u32), AbortHandle>,
 }
 
 /// Whether the task goes on.
@@ -85,6 +87,7 @@ impl Actor {
             work: FuturesUnordered::new(),
             timers: FuturesUnordered::new(),
             seen: BTreeSet::new(),
+            waits: BTreeMap::new(),
         }
     }
 
@@ -133,6 +136,7 @@ impl Actor {
                     for event in self.news_of(&pod) {
                         self.apply(event, &mut applied, &mut effects);
                     }
+                    self.lose_patience(&pod);
                 }
                 Message::PodGone(pod) => {
                     // It may have ended before it went, unseen.
@@ -213,17 +217,19 @@ impl Actor {
                     let settings = self.run.settings();
                     let (shared, record) = (self.shared.clone(), self.record.clone());
                     let start = *start;
-                    self.work.push(match start.kind {
+                    match start.kind {
                         engine::WorkKind::Container => {
                             let retried = self.has_retry(&start.template);
-                            Box::pin(pod::start(shared, record, settings, start, retried))
+                            let made = pod::start(shared, record, settings, start, retried);
+                            self.work.push(Box::pin(made));
                         }
                         engine::WorkKind::Resource => {
-                            Box::pin(resource::carry_out(shared, record, start))
+                            let key = (start.task.clone(), start.attempt);
+                            self.wait(key, resource::carry_out(shared, record, start));
                         }
                         engine::WorkKind::Import => {
                             let at = shared.clock.now();
-                            Box::pin(async move {
+                            self.work.push(Box::pin(async move {
                                 Some(Event::TaskFinished {
                                     task: start.task,
                                     attempt: start.attempt,
@@ -234,11 +240,14 @@ impl Actor {
                                         stop: false,
                                     },
                                 })
-                            })
+                            }));
                         }
-                    });
+                    }
                 }
                 Effect::StopWork { task, attempt } => {
+                    if let Some(wait) = self.waits.remove(&(task.clone(), attempt)) {
+                        wait.abort();
+                    }
                     let name = self.pod_name(&task, attempt);
                     if let Some(name) = name {
                         self.work
@@ -261,9 +270,24 @@ impl Actor {
                 Effect::RunFinished { phase } => {
                     tracing::info!(run_id = self.record.run, "run is over: {}", phase.as_str());
                     self.timers.clear();
+                    for wait in std::mem::take(&mut self.waits).into_values() {
+                        wait.abort();
+                    }
                 }
             }
         }
+    }
+
+    /// Does something that may wait for long, until it ends in news or its attempt is stopped.
+    fn wait(
+        &mut self,
+        attempt: (TaskPath, u32),
+        work: impl Future<Output = Option<Event>> + Send + 'static,
+    ) {
+        let (work, handle) = futures::future::abortable(work);
+        self.waits.insert(attempt, handle);
+        self.work
+            .push(Box::pin(work.map(|ended| ended.ok().flatten())));
     }
 
     fn has_retry(&self, template: &str) -> bool {
@@ -300,6 +324,20 @@ impl Actor {
         };
         self.seen.insert((task, attempt));
         news::of(pod, &start, self.shared.clock.now())
+    }
+
+    /// A Pod that no node can take does not wait for ever.
+    fn lose_patience(&mut self, pod: &Arc<Pod>) {
+        let Some((task, attempt)) = news::attempt_of(pod) else {
+            return;
+        };
+        let key = (task, attempt);
+        if patience::hopeless(pod).is_some()
+            && !self.waits.contains_key(&key)
+            && self.run.start_of(&key.0, attempt).is_some()
+        {
+            self.wait(key, patience::run_out(self.shared.clone(), pod.clone()));
+        }
     }
 
     /// Attempts whose Pod was there and is not among `names`.

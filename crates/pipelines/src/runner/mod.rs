@@ -13,7 +13,8 @@
 mod actor;
 mod news;
 mod outputs;
-mod outputs_json;
+mod patch;
+mod patience;
 mod pod;
 mod resource;
 mod watch;
@@ -22,6 +23,7 @@ mod workflow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use db::Db;
 use engine::{Effect, Run, RunPhase};
@@ -40,6 +42,8 @@ pub struct Options {
     pub namespace: String,
     /// The service account of steps, unless the run names one.
     pub service_account: String,
+    /// A step fails when no node could take its Pod for so long, whatever else ended.
+    pub unschedulable_after: Duration,
 }
 
 impl Default for Options {
@@ -47,6 +51,7 @@ impl Default for Options {
         Self {
             namespace: "kubeflow".to_owned(),
             service_account: "pipeline-runner".to_owned(),
+            unschedulable_after: Duration::from_secs(30),
         }
     }
 }
@@ -274,6 +279,7 @@ impl Runner {
             // The actor going away is as good as its answer.
             let _ = ended.await;
         }
+        let loaded = shared.load(run).await;
         shared
             .journal
             .delete(run, also)
@@ -282,6 +288,10 @@ impl Runner {
                 attempt: "delete the run",
                 source,
             })?;
+        // A run that cannot be read is deleted all the same; what it owned stays.
+        if let Ok((recorded, state)) = loaded {
+            resource::delete_owned(shared, &recorded.record, &state.created().plan).await;
+        }
         pod::delete_all(shared, run).await
     }
 

@@ -290,6 +290,11 @@ fn build(
             pod_spec.insert(name.to_owned(), value);
         }
     }
+    for patch in [settings.get("podSpecPatch"), spec.get("podSpecPatch")] {
+        if let Some(patch) = patch.and_then(Value::as_str) {
+            super::patch::apply(&mut pod_spec, patch)?;
+        }
+    }
     let metadata = metadata(record, &spec, settings, start, &names, namespace);
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec});
     serde_json::from_value(pod)

@@ -1,23 +1,31 @@
 //! Resource templates: one request about an object of the cluster, made as the run's service
 //! account, and a wait until the object is as the template wants it.
 
+mod api;
+mod owned;
+mod request;
+mod watched;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::{Event, Outcome, Outputs, StartWork, WantedParameter};
-use futures::StreamExt as _;
-use http::HeaderValue;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::core::{ApiResource, GroupVersionKind};
-use kube::discovery::Scope;
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, ResourceExt as _};
+use futures::future::{self, Either};
+use kube::api::DynamicObject;
+use pipelinespec::resource::json_path;
 use serde_json::{Value, json};
 
+pub(super) use self::owned::delete_owned;
+use self::request::Request;
+use self::watched::Watched;
+use super::Shared;
 use super::pod::{self, ATTEMPT_ANNOTATION, Names, RUN_LABEL, TASK_ANNOTATION, WORKFLOW_LABEL};
-use super::{Shared, outputs_json};
 use crate::journal::Record;
+
+/// On an object that goes when its run is deleted (`setOwnerReference`).
+const OWNER_ANNOTATION: &str = "coracle/owner-run";
 
 /// Makes the request and waits for its condition. Always ends in news.
 pub(super) async fn carry_out(
@@ -72,165 +80,32 @@ async fn attempt(
     record: &Record,
     start: &StartWork,
 ) -> Result<BTreeMap<String, Value>, Problem> {
-    let names = Names::of(
-        &record.workflow,
-        &start.task,
-        &start.template,
-        start.attempt,
-        false,
-    );
-    let mut spec = start.spec.clone();
-    pod::replace_late(&mut spec, &names.pod, start.attempt);
-    let resource = &spec["resource"];
-    let text = |name: &str| {
-        resource
-            .get(name)
-            .and_then(Value::as_str)
-            .filter(|t| !t.is_empty())
+    let request = Request::of(shared, record, start).await?;
+    let Some(found) = request.send().await? else {
+        return outputs(start, &Value::Null).map(|(parameters, _)| parameters);
     };
-    let action = text("action").unwrap_or_default();
-    let manifest = text("manifest").ok_or_else(|| {
-        Problem::Failed("a resource template without a manifest cannot run".into())
-    })?;
-    let mut object: Value = serde_saphyr::from_str(manifest)
-        .map_err(|error| Problem::Failed(format!("the manifest is not YAML: {error}")))?;
-    mark(&mut object, record, start);
-    let account = spec.get("serviceAccountName").and_then(Value::as_str);
-    let account = account
-        .filter(|a| !a.is_empty())
-        .unwrap_or(&record.service_account);
-    let client = act_as(shared, account)?;
-    let (api, kind) = api_of(&client, &object, &shared.options.namespace).await?;
-    let what = format!("{action} {kind}");
-    let failed = |error: kube::Error| Problem::of(&what, &error);
-    let name = object
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    let typed = || {
-        serde_json::from_value::<DynamicObject>(object.clone())
-            .map_err(|error| Problem::Failed(format!("the manifest is no object: {error}")))
-    };
-    let found = match action {
-        "create" => match api.create(&PostParams::default(), &typed()?).await {
-            Ok(made) => Some(made),
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-                let there = api.get(&name).await.map_err(failed)?;
-                // Made by this very attempt before a restart: that is what was wanted.
-                let ours = |key: &str| {
-                    there.annotations().get(key).map(String::as_str)
-                        == object["metadata"]["annotations"][key].as_str()
-                };
-                if !(ours(TASK_ANNOTATION) && ours(ATTEMPT_ANNOTATION) && ours(RUN_LABEL)) {
-                    return Err(Problem::Failed(format!("{what}: {}", status.message)));
-                }
-                Some(there)
-            }
-            Err(error) => return Err(failed(error)),
-        },
-        "apply" => {
-            let params = PatchParams::apply("coracle-pipelines").force();
-            Some(
-                api.patch(&name, &params, &Patch::Apply(&object))
-                    .await
-                    .map_err(failed)?,
-            )
-        }
-        "patch" => {
-            let params = PatchParams::default();
-            let patched = match text("mergeStrategy").unwrap_or("strategic") {
-                "merge" => api.patch(&name, &params, &Patch::Merge(&object)).await,
-                "strategic" => api.patch(&name, &params, &Patch::Strategic(&object)).await,
-                other => {
-                    return Err(Problem::Failed(format!(
-                        "mergeStrategy {other:?} is none of merge, strategic"
-                    )));
-                }
-            };
-            Some(patched.map_err(failed)?)
-        }
-        "replace" => Some(
-            api.replace(&name, &PostParams::default(), &typed()?)
-                .await
-                .map_err(failed)?,
-        ),
-        "get" => Some(api.get(&name).await.map_err(failed)?),
-        "delete" => {
-            match api.delete(&name, &DeleteParams::default()).await {
-                Ok(_) => {}
-                // kfp compiles deletions with --ignore-not-found.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(failed(error)),
-            }
-            None
-        }
-        other => {
-            return Err(Problem::Failed(format!(
-                "action {other:?} is not supported"
-            )));
-        }
-    };
-    let Some(found) = found else {
-        return parameters(start, &Value::Null);
-    };
-    let conditions = Conditions::parse(text("successCondition"), text("failureCondition"))?;
-    let found = conditions.wait(api, found, &what).await?;
-    parameters(start, &found)
+    let found = request.settled(found).await?;
+    let (parameters, complete) = outputs(start, &found)?;
+    if complete {
+        return Ok(parameters);
+    }
+    // A controller may be about to fill in what an output is made of, such as a claim's capacity.
+    let filled = Watched::start(&request, &found)
+        .until(|object| outputs(start, object).is_ok_and(|(_, complete)| complete));
+    let patience = shared.clock.sleep(FILL_IN);
+    match future::select(pin!(filled), patience).await {
+        Either::Left((Ok(object), _)) => outputs(start, &object),
+        // kubectl prints nothing for what is not there, and so upstream's output is empty.
+        _ => Ok((parameters, false)),
+    }
+    .map(|(parameters, _)| parameters)
 }
 
-/// A client that acts as a service account, so that the step can do what its account may do.
-fn act_as(shared: &Shared, account: &str) -> Result<kube::Client, Problem> {
-    let namespace = shared.options.namespace.clone();
-    let user = format!("system:serviceaccount:{namespace}:{account}");
-    let user = HeaderValue::from_str(&user)
-        .map_err(|_| Problem::Failed(format!("{account:?} is no service account's name")))?;
-    let client = shared.client.clone();
-    let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
-        request
-            .headers_mut()
-            .insert("impersonate-user", user.clone());
-        let client = client.clone();
-        async move { client.send(request).await }
-    });
-    Ok(kube::Client::new(service, namespace))
-}
-
-/// The objects a manifest is about, and their kind.
-async fn api_of(
-    client: &kube::Client,
-    object: &Value,
-    namespace: &str,
-) -> Result<(Api<DynamicObject>, String), Problem> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
-    let (Some(version), Some(kind)) = (text("/apiVersion"), text("/kind")) else {
-        return Err(Problem::Failed(
-            "the manifest has no apiVersion or no kind".to_owned(),
-        ));
-    };
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let gvk = GroupVersionKind::gvk(group, version, kind);
-    let (resource, capabilities): (ApiResource, _) = kube::discovery::pinned_kind(client, &gvk)
-        .await
-        .map_err(|error| {
-            let about = format!("the cluster has no {kind} of {group}/{version}");
-            match error {
-                kube::Error::Discovery(_) => Problem::Failed(about),
-                error => Problem::of(&about, &error),
-            }
-        })?;
-    let namespace = text("/metadata/namespace")
-        .filter(|n| !n.is_empty())
-        .unwrap_or(namespace);
-    let api = match capabilities.scope {
-        Scope::Cluster => Api::all_with(client.clone(), &resource),
-        Scope::Namespaced => Api::namespaced_with(client.clone(), namespace, &resource),
-    };
-    Ok((api, kind.to_owned()))
-}
+/// How long an output that the object does not have yet is waited for.
+const FILL_IN: Duration = Duration::from_secs(5);
 
 /// Says whose object it is, and gives it a name that is the same when it is made again.
-fn mark(object: &mut Value, record: &Record, start: &StartWork) {
+fn mark(object: &mut Value, record: &Record, start: &StartWork, owned: bool) {
     let Some(fields) = object.as_object_mut() else {
         return;
     };
@@ -246,16 +121,17 @@ fn mark(object: &mut Value, record: &Record, start: &StartWork) {
         return;
     };
     metadata.remove("generateName");
+    let mut annotations = vec![
+        (RUN_LABEL, record.run.clone()),
+        (TASK_ANNOTATION, start.task.to_string()),
+        (ATTEMPT_ANNOTATION, start.attempt.to_string()),
+    ];
+    if owned {
+        annotations.push((OWNER_ANNOTATION, record.run.clone()));
+    }
     for (kind, entries) in [
         ("labels", vec![(WORKFLOW_LABEL, record.workflow.clone())]),
-        (
-            "annotations",
-            vec![
-                (RUN_LABEL, record.run.clone()),
-                (TASK_ANNOTATION, start.task.to_string()),
-                (ATTEMPT_ANNOTATION, start.attempt.to_string()),
-            ],
-        ),
+        ("annotations", annotations),
     ] {
         let into = metadata.entry(kind).or_insert_with(|| json!({}));
         for (key, value) in entries {
@@ -266,119 +142,10 @@ fn mark(object: &mut Value, record: &Record, start: &StartWork) {
     }
 }
 
-/// What an object must be like: comparisons of paths, all of which must hold.
-struct Conditions {
-    success: Vec<Comparison>,
-    failure: Vec<Comparison>,
-}
-
-struct Comparison {
-    path: String,
-    operator: String,
-    value: String,
-}
-
-impl Conditions {
-    fn parse(success: Option<&str>, failure: Option<&str>) -> Result<Self, Problem> {
-        let parse = |text: Option<&str>| text.map_or(Ok(Vec::new()), comparisons);
-        Ok(Self {
-            success: parse(success)?,
-            failure: parse(failure)?,
-        })
-    }
-
-    /// Waits until the object is as it should be. Without conditions it is at once.
-    async fn wait(
-        &self,
-        api: Api<DynamicObject>,
-        found: DynamicObject,
-        what: &str,
-    ) -> Result<Value, Problem> {
-        let tree = |object: &DynamicObject| serde_json::to_value(object).unwrap_or_default();
-        let first = tree(&found);
-        if self.success.is_empty() && self.failure.is_empty() {
-            return Ok(first);
-        }
-        if let Some(end) = self.judge(&first, what) {
-            return end.map(|()| first);
-        }
-        let config =
-            watcher::Config::default().fields(&format!("metadata.name={}", found.name_any()));
-        let mut changes = pin!(watcher(api, config).default_backoff().applied_objects());
-        while let Some(change) = changes.next().await {
-            match change {
-                Ok(object) => {
-                    let object = tree(&object);
-                    if let Some(end) = self.judge(&object, what) {
-                        return end.map(|()| object);
-                    }
-                }
-                Err(error) => tracing::warn!("watch {what}: {}", stdx::error::chain(&error)),
-            }
-        }
-        Err(Problem::Unreachable(format!("{what}: the watch ended")))
-    }
-
-    fn judge(&self, object: &Value, what: &str) -> Option<Result<(), Problem>> {
-        if let Some(met) = self.failure.iter().find(|c| c.holds(object)) {
-            let message = format!(
-                "{what}: failureCondition holds: {} {} {}",
-                met.path, met.operator, met.value
-            );
-            return Some(Err(Problem::Failed(message)));
-        }
-        self.success
-            .iter()
-            .all(|c| c.holds(object))
-            .then_some(Ok(()))
-    }
-}
-
-fn comparisons(text: &str) -> Result<Vec<Comparison>, Problem> {
-    text.split(',')
-        .map(|part| {
-            let operators = ["==", "!=", ">=", "<=", ">", "<", "="];
-            let found = operators
-                .into_iter()
-                .find_map(|o| Some((o, part.split_once(o)?)));
-            let (operator, (path, value)) = found.ok_or_else(|| {
-                Problem::Failed(format!(
-                    "condition {part:?} is no comparison such as status.phase == Done"
-                ))
-            })?;
-            Ok(Comparison {
-                path: path.trim().to_owned(),
-                operator: operator.to_owned(),
-                value: value.trim().trim_matches(['"', '\'']).to_owned(),
-            })
-        })
-        .collect()
-}
-
-impl Comparison {
-    fn holds(&self, object: &Value) -> bool {
-        let Some(found) = outputs_json::lookup(object, &self.path) else {
-            return false;
-        };
-        let found = engine::render(found);
-        let order = match (found.parse::<f64>(), self.value.parse::<f64>()) {
-            (Ok(found), Ok(wanted)) => found.partial_cmp(&wanted),
-            _ => Some(found.as_str().cmp(self.value.as_str())),
-        };
-        let Some(order) = order else { return false };
-        match self.operator.as_str() {
-            "!=" => order.is_ne(),
-            ">=" => order.is_ge(),
-            "<=" => order.is_le(),
-            ">" => order.is_gt(),
-            "<" => order.is_lt(),
-            _ => order.is_eq(),
-        }
-    }
-}
-
-fn parameters(start: &StartWork, object: &Value) -> Result<BTreeMap<String, Value>, Problem> {
+/// The outputs taken out of the object, and whether it has all of them.
+fn outputs(start: &StartWork, object: &Value) -> Result<(BTreeMap<String, Value>, bool), Problem> {
     let mut parameters = BTreeMap::new();
+    let mut all = true;
     for wanted in &start.output_parameters {
         let (name, value) = match wanted {
             WantedParameter::JsonPath {
@@ -386,13 +153,15 @@ fn parameters(start: &StartWork, object: &Value) -> Result<BTreeMap<String, Valu
                 path,
                 default,
             } => {
-                let value = outputs_json::select(object, path).or_else(|| default.clone());
-                let value = value.ok_or_else(|| {
-                    Problem::Failed(format!(
-                        "output parameter {name:?}: the object has no {path}"
-                    ))
+                let template = json_path::Template::parse(path).map_err(|problem| {
+                    Problem::Failed(format!("output parameter {name:?}: {problem}"))
                 })?;
-                (name, value)
+                let (text, complete) = template.render(object);
+                all &= complete;
+                match default {
+                    Some(default) if !complete => (name, default.clone()),
+                    _ => (name, text),
+                }
             }
             WantedParameter::Text { name, value } => (name, value.clone()),
             WantedParameter::File { name, .. } => {
@@ -403,5 +172,9 @@ fn parameters(start: &StartWork, object: &Value) -> Result<BTreeMap<String, Valu
         };
         parameters.insert(name.clone(), Value::String(value));
     }
-    Ok(parameters)
+    Ok((parameters, all))
+}
+
+fn tree(object: &DynamicObject) -> Value {
+    serde_json::to_value(object).unwrap_or_default()
 }

@@ -11,6 +11,9 @@ use super::PodRef;
 use super::pod::{MAIN, Names, RUN_LABEL, node_id};
 use crate::journal::Record;
 
+/// Where Kubeflow Pipelines notes what a run is called.
+const RUN_NAME_ANNOTATION: &str = "pipelines.kubeflow.org/run_name";
+
 /// A name for a new Workflow.
 pub(super) fn name(manifest: &Value, rng: &dyn Rng) -> String {
     let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str);
@@ -34,11 +37,11 @@ pub(super) fn facts(record: &Record, manifest: &Value, namespace: &str) -> BTree
     add("creationTimestamp", &time(record.at));
     add("creationTimestamp.RFC3339", &time(record.at));
     add("creationTimestamp.s", &record.at.as_second().to_string());
-    for format in "YymdHMSFTBbAaejpIDR".chars() {
-        add(
-            &format!("creationTimestamp.{format}"),
-            &record.at.strftime(&format!("%{format}")).to_string(),
-        );
+    let at = record.at.to_zoned(jiff::tz::TimeZone::UTC);
+    for format in pipelinespec::TIME_FORMATS.chars() {
+        if let Ok(text) = jiff::fmt::strtime::format(format!("%{format}"), &at) {
+            add(&format!("creationTimestamp.{format}"), &text);
+        }
     }
     let entrypoint = manifest.pointer("/spec/entrypoint").and_then(Value::as_str);
     add("mainEntrypoint", entrypoint.unwrap_or_default());
@@ -51,6 +54,10 @@ pub(super) fn facts(record: &Record, manifest: &Value, namespace: &str) -> BTree
         }
     }
     add(&format!("labels.{RUN_LABEL}"), &record.run);
+    add(
+        &format!("annotations.{RUN_NAME_ANNOTATION}"),
+        &record.display_name,
+    );
     facts
 }
 
@@ -65,10 +72,7 @@ pub(super) fn render(run: &Run, record: &Record, manifest: &Value, namespace: &s
         metadata.insert("uid".to_owned(), json!(record.run));
         metadata.insert("creationTimestamp".to_owned(), json!(time(record.at)));
         if let Some(annotations) = child(metadata, "annotations") {
-            annotations.insert(
-                "pipelines.kubeflow.org/run_name".to_owned(),
-                json!(record.display_name),
-            );
+            annotations.insert(RUN_NAME_ANNOTATION.to_owned(), json!(record.display_name));
         }
         if let Some(labels) = child(metadata, "labels") {
             labels.insert(RUN_LABEL.to_owned(), json!(record.run));

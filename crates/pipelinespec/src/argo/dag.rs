@@ -69,7 +69,7 @@ fn task(field: &Field<'_>) -> Result<TaskSpec> {
                     .collect::<Result<_>>()?,
             ))
         }
-        (None, Some(param)) => Some(Each::From(Shape::Text(text::scalar(
+        (None, Some(param)) => Some(Each::From(Shape::Text(text::reference(
             &param,
             &Paths::new(),
         )?))),
@@ -118,7 +118,7 @@ fn arguments(field: &Field<'_>) -> Result<(Vec<Argument>, Vec<ArtifactArgument>)
         )?;
         let name = field.need("name")?.str()?.to_owned();
         let value = if let Some(from) = field.get("from")? {
-            Shape::Text(text::scalar(&from, &Paths::new())?)
+            Shape::Text(text::reference(&from, &Paths::new())?)
         } else {
             let mut source = std::collections::BTreeMap::new();
             for (key, value) in field.entries()? {

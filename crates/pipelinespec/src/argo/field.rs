@@ -74,6 +74,14 @@ impl<'a> Field<'a> {
         Self { value, path }
     }
 
+    /// Another value at the same place.
+    pub(super) fn with<'b>(&self, value: &'b Value) -> Field<'b> {
+        Field {
+            value,
+            path: self.path.clone(),
+        }
+    }
+
     fn map(&self) -> Result<Option<&'a Map<String, Value>>> {
         match self.value {
             Value::Object(map) => Ok(Some(map)),

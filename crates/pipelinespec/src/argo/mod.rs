@@ -1,10 +1,13 @@
 //! v1 Argo Workflows, as kfp 1.x compiles them, to plans.
 
+mod container;
 mod dag;
 mod field;
+mod resource;
 mod template;
 mod text;
 mod when;
 mod workflow;
 
+pub use text::TIME_FORMATS;
 pub(crate) use workflow::compile;

@@ -8,14 +8,14 @@ use engine::{
 };
 use serde_json::{Map, Value};
 
-use super::dag;
 use super::field::{Field, Invalid};
 use super::text::{self, Paths};
+use super::{container, dag, resource};
 
 type Result<T> = core::result::Result<T, Invalid>;
 
 /// Fields of a template that become part of the work's opaque specification.
-const WORK: [&str; 16] = [
+const WORK: [&str; 17] = [
     "affinity",
     "automountServiceAccountToken",
     "container",
@@ -23,6 +23,7 @@ const WORK: [&str; 16] = [
     "initContainers",
     "metadata",
     "nodeSelector",
+    "podSpecPatch",
     "priority",
     "priorityClassName",
     "resource",
@@ -49,7 +50,7 @@ const OTHER: [&str; 12] = [
     "timeout",
 ];
 
-const UNSUPPORTED: [(&str, &str); 12] = [
+const UNSUPPORTED: [(&str, &str); 11] = [
     (
         "containerSet",
         "only container, resource and dag templates are",
@@ -63,7 +64,6 @@ const UNSUPPORTED: [(&str, &str); 12] = [
     ("inline", "name a template"),
     ("memoize", "kfp caches by itself"),
     ("plugin", "only container, resource and dag templates are"),
-    ("podSpecPatch", "set the fields on the template"),
     ("script", "only container, resource and dag templates are"),
     ("steps", "only container, resource and dag templates are"),
     ("suspend", "only container, resource and dag templates are"),
@@ -90,12 +90,13 @@ pub(super) fn compile(field: &Field<'_>) -> Result<Template> {
     let body = match given.as_slice() {
         ["dag"] => Body::Dag(dag::compile(&field.need("dag")?)?),
         ["container"] => {
-            let container = field.need("container")?;
-            container.need("image")?.scalar()?;
+            container::check(&field.need("container")?)?;
+            container::check_others(field)?;
+            container::check_pod(field)?;
             work(field, WorkKind::Container, &paths)?
         }
         ["resource"] => {
-            check_resource(&field.need("resource")?)?;
+            resource::check(&field.need("resource")?)?;
             work(field, WorkKind::Resource, &paths)?
         }
         [] => return field.invalid("a template needs one of container, resource, dag"),
@@ -148,35 +149,6 @@ fn work(field: &Field<'_>, kind: WorkKind, paths: &Paths) -> Result<Body> {
         kind,
         spec: Shape::Map(shapes),
     }))
-}
-
-fn check_resource(field: &Field<'_>) -> Result<()> {
-    field.only(
-        &[
-            "action",
-            "failureCondition",
-            "flags",
-            "manifest",
-            "mergeStrategy",
-            "setOwnerReference",
-            "successCondition",
-        ],
-        &[("manifestFrom", "give the manifest")],
-    )?;
-    let action = field.need("action")?;
-    let allowed = ["get", "create", "apply", "delete", "replace", "patch"];
-    if !allowed.contains(&action.str()?) {
-        return action.invalid(format!(
-            "{:?} is none of {}",
-            action.str()?,
-            allowed.join(", ")
-        ));
-    }
-    let has_flags = !field.list("flags")?.is_empty();
-    if !has_flags {
-        field.need("manifest")?.str()?;
-    }
-    Ok(())
 }
 
 fn input_parameters(field: &Field<'_>) -> Result<Vec<InputParameter>> {
@@ -262,7 +234,7 @@ fn input_artifacts(field: &Field<'_>, paths: &mut Paths) -> Result<Vec<InputArti
             }
         }
         if let Some(from) = field.get("from")? {
-            default = Some(Shape::Text(text::scalar(&from, &Paths::new())?));
+            default = Some(Shape::Text(text::reference(&from, &Paths::new())?));
         }
         let optional = field.get("optional")?.map_or(Ok(false), |f| f.bool())?;
         artifacts.push(InputArtifact {
@@ -355,7 +327,10 @@ fn value_from(
             paths.insert(format!("outputs.parameters.{name}.path"), path.clone());
             Ok(OutputSource::File(path))
         }
-        (None, None, Some(path)) if !is_dag => Ok(OutputSource::JsonPath(parse(path)?)),
+        (None, None, Some(path)) if !is_dag => {
+            resource::check_path(&path)?;
+            Ok(OutputSource::JsonPath(parse(path)?))
+        }
         (None, Some(_), None) | (None, None, Some(_)) => {
             field.invalid("an output of a dag comes from a parameter of one of its tasks")
         }
@@ -384,7 +359,7 @@ fn output_artifacts(
         )?;
         let name = field.need("name")?.str()?.to_owned();
         let source = field.need(if is_dag { "from" } else { "path" })?;
-        let source = text::scalar(&source, &Paths::new())?;
+        let source = text::reference(&source, &Paths::new())?;
         if !is_dag {
             paths.insert(format!("outputs.artifacts.{name}.path"), source.clone());
         }

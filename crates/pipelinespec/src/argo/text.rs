@@ -24,6 +24,12 @@ const FACTS: [&str; 8] = [
     "creationTimestamp",
 ];
 
+/// The letters that may follow `workflow.creationTimestamp.`: strftime's.
+pub const TIME_FORMATS: &str = "aAbBCdDeFgGhHIjklmMpPRsSTuUVwWyYzZ";
+
+/// The others.
+const TIME_NAMES: [&str; 1] = ["RFC3339"];
+
 /// Paths of a template's artifacts and output parameters, which texts of the same template may name
 /// as `{{inputs.artifacts.x.path}}` and the like.
 pub(super) type Paths = BTreeMap<String, Text>;
@@ -33,9 +39,22 @@ pub(super) fn text(field: &Field<'_>, source: &str, paths: &Paths) -> Result<Tex
     parse(source, paths).or_else(|reason| field.invalid(reason))
 }
 
-/// Parses a scalar field.
+/// Parses a scalar field whose value is a string, whatever it names: v1 knows no other type.
 pub(super) fn scalar(field: &Field<'_>, paths: &Paths) -> Result<Text> {
+    reference(field, paths).map(as_string)
+}
+
+/// Parses a scalar field that may be nothing but a reference, and then is what that names.
+pub(super) fn reference(field: &Field<'_>, paths: &Paths) -> Result<Text> {
     text(field, &field.scalar()?, paths)
+}
+
+/// A text of more than one piece resolves to a string.
+fn as_string(mut text: Text) -> Text {
+    if matches!(text.0.as_slice(), [Piece::Ref { .. }]) {
+        text.0.push(Piece::Literal(String::new()));
+    }
+    text
 }
 
 /// Parses every text in a tree.
@@ -44,7 +63,7 @@ pub(super) fn shape(field: &Field<'_>, paths: &Paths) -> Result<Shape> {
         Value::String(source) if source.contains("{{") => {
             let text = text(field, source, paths)?;
             if text.refs().next().is_some() {
-                Shape::Text(text)
+                Shape::Text(as_string(text))
             } else {
                 plain_text(&text)
             }
@@ -96,7 +115,7 @@ pub(super) fn parse(source: &str, paths: &Paths) -> core::result::Result<Text, S
         let tag = &rest[start..start + length + 2];
         literal.push_str(&rest[..start]);
         rest = &rest[start + length + 2..];
-        match reference(tag[2..tag.len() - 2].trim(), paths)? {
+        match tag_of(tag[2..tag.len() - 2].trim(), paths)? {
             Tag::Ref(to) => {
                 flush(&mut literal, &mut pieces);
                 pieces.push(Piece::Ref {
@@ -128,7 +147,7 @@ enum Tag {
     Foreign,
 }
 
-fn reference(tag: &str, paths: &Paths) -> core::result::Result<Tag, String> {
+fn tag_of(tag: &str, paths: &Paths) -> core::result::Result<Tag, String> {
     if let Some(expression) = tag.strip_prefix('=') {
         return Err(format!(
             "expression tags are not supported: {{{{={expression}}}}}"
@@ -179,8 +198,15 @@ fn reference(tag: &str, paths: &Paths) -> core::result::Result<Tag, String> {
         "workflow" => {
             if let Some(name) = rest.strip_prefix("parameters.") {
                 Ref::RunParameter(owned(name))
+            } else if let Some(format) = rest.strip_prefix("creationTimestamp.") {
+                let letter = format.len() == 1 && TIME_FORMATS.contains(format);
+                if !letter && !TIME_NAMES.contains(&format) {
+                    return unknown(&format!(
+                        "allowed after creationTimestamp are RFC3339 and one of {TIME_FORMATS}"
+                    ));
+                }
+                Ref::Run(owned(rest))
             } else if FACTS.contains(&rest)
-                || rest.starts_with("creationTimestamp.")
                 || rest.starts_with("labels.")
                 || rest.starts_with("annotations.")
             {

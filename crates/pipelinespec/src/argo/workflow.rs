@@ -6,7 +6,7 @@ use engine::{Plan, RunParameter, Shape};
 use serde_json::Value;
 
 use super::field::{Field, Invalid};
-use super::{template, text};
+use super::{container, template, text};
 
 type Result<T> = core::result::Result<T, Invalid>;
 
@@ -24,35 +24,34 @@ const SETTINGS: [&str; 18] = [
     "podMetadata",
     "podPriority",
     "podPriorityClassName",
+    "podSpecPatch",
     "schedulerName",
     "securityContext",
     "serviceAccountName",
     "tolerations",
-    "ttlStrategy",
     "volumes",
 ];
 
-/// Fields that steer parts of Argo that this server does not have and that change no result.
-const HARMLESS: [&str; 10] = [
+/// Fields that are understood elsewhere, or steer parts of Argo that this server does not have and
+/// that change no result. (Nothing evicts a run's Pods, so there is no disruption to budget.)
+const HARMLESS: [&str; 13] = [
     "archiveLogs",
     "arguments",
     "artifactGC",
     "artifactRepositoryRef",
     "executor",
     "metrics",
+    "podDisruptionBudget",
     "priority",
     "shutdown",
     "templates",
+    "ttlSecondsAfterFinished",
+    "ttlStrategy",
     "volumeClaimGC",
 ];
 
-const UNSUPPORTED: [(&str, &str); 10] = [
+const UNSUPPORTED: [(&str, &str); 8] = [
     ("hooks", "kfp compiles exit handlers to onExit"),
-    (
-        "podDisruptionBudget",
-        "write a PodDisruptionBudget of your own",
-    ),
-    ("podSpecPatch", "set the fields on the templates"),
     ("retryStrategy", "set it on the templates"),
     ("suspend", "runs cannot be created suspended"),
     ("synchronization", "there are no workflow locks"),
@@ -81,6 +80,7 @@ pub(crate) fn compile(workflow: &Value) -> Result<Plan> {
     known.extend(SETTINGS);
     known.sort_unstable();
     spec.only(&known, &UNSUPPORTED)?;
+    container::check_pod(&spec)?;
 
     let mut templates = BTreeMap::new();
     for field in spec.need("templates")?.items()? {
@@ -125,7 +125,32 @@ fn settings(spec: &Field<'_>) -> Result<Shape> {
             settings.insert(name.to_owned(), text::shape(&field, &text::Paths::new())?);
         }
     }
+    if let Some(ttl) = ttl(spec)? {
+        settings.insert("ttlStrategy".to_owned(), Shape::Plain(ttl));
+    }
     Ok(Shape::Map(settings))
+}
+
+/// How long a finished run is kept; Argo had another field for it before kfp 1.0.
+fn ttl(spec: &Field<'_>) -> Result<Option<Value>> {
+    let fields = [
+        "secondsAfterCompletion",
+        "secondsAfterFailure",
+        "secondsAfterSuccess",
+    ];
+    let mut seconds = serde_json::Map::new();
+    if let Some(old) = spec.get("ttlSecondsAfterFinished")? {
+        seconds.insert(fields[0].to_owned(), old.whole_number()?.into());
+    }
+    if let Some(strategy) = spec.get("ttlStrategy")? {
+        strategy.only(&fields, &[])?;
+        for (name, field) in strategy.entries()? {
+            if !field.value.is_null() {
+                seconds.insert(name.to_owned(), field.whole_number()?.into());
+            }
+        }
+    }
+    Ok((!seconds.is_empty()).then_some(Value::Object(seconds)))
 }
 
 fn parameters(spec: &Field<'_>) -> Result<Vec<RunParameter>> {

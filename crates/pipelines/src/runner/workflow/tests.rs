@@ -217,3 +217,13 @@ fn names_come_from_the_package_and_chance() {
     assert!(named(json!({})).starts_with("workflow-"));
     assert_eq!(named(json!({"generateName": "l".repeat(300)})).len(), 63);
 }
+
+#[test]
+fn every_time_format_that_a_package_may_name_has_a_value() {
+    let at: jiff::Timestamp = "2026-02-03T04:05:06Z".parse().unwrap();
+    let at = at.to_zoned(jiff::tz::TimeZone::UTC);
+    for letter in pipelinespec::TIME_FORMATS.chars() {
+        let text = jiff::fmt::strtime::format(format!("%{letter}"), &at);
+        assert!(text.is_ok_and(|text| !text.is_empty()), "%{letter}");
+    }
+}
