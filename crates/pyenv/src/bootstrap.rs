@@ -157,10 +157,11 @@ fn setting(command: &Command) -> Option<Setting> {
         .map(|word| word.text.as_str())
         .collect();
     Some(match words.as_slice() {
+        // A folder for it, or a variable that no command is told of.
         [] if command
             .assignments
             .iter()
-            .all(|(_, value)| is_temporary(value)) =>
+            .all(|(_, value)| value.literal || is_temporary(value)) =>
         {
             Setting::Nothing
         }

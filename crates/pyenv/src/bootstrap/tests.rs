@@ -95,6 +95,14 @@ fn index_urls_and_virtual_environments_are_understood() {
     );
     let found = recognise(&v2(&script)).unwrap();
     assert!(found.system_packages);
+    // Without packages of its own the first line sets a variable for nobody.
+    let alone = script.replace(
+        "python3 -m pip install --quiet --no-warn-script-location --index-url https://a/simple \
+         --extra-index-url https://b/simple --trusted-host https://a/simple 'x' && ",
+        "",
+    );
+    assert!(alone.contains("=1 \nexport"), "{alone}");
+    assert_eq!(recognise(&v2(&alone)).unwrap().installs.len(), 1);
     assert_eq!(
         found.installs[0].options,
         [

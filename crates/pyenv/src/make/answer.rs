@@ -37,6 +37,8 @@ const PROGRESS: [&str; 16] = [
     "error:",
     "warning:",
 ];
+/// How pip begins the list of versions that there are.
+const VERSIONS: &str = "(from versions: ";
 /// As much of a tool's output as is kept for an answer.
 const KEPT_LINES: usize = 40;
 
@@ -63,7 +65,7 @@ pub(super) fn run(mut command: Command, log: Log<'_>) -> Result<(), Answer> {
             .trim_start()
             .trim_start_matches(['×', '╰', '─', '▶', ' ']);
         if PROGRESS.iter().any(|start| begins.starts_with(start)) {
-            log(line.trim());
+            log(&abridged(line.trim()));
         }
         if lines.len() == KEPT_LINES {
             lines.remove(0);
@@ -85,7 +87,8 @@ impl Answer {
             .filter_map(|line| line.trim().strip_prefix("ERROR: "))
             .collect();
         let text = if !errors.is_empty() {
-            let mut text = errors.join("; ");
+            let texts: Vec<String> = errors.iter().map(|line| abridged(line)).collect();
+            let mut text = texts.join("; ");
             // Why there are no versions at all.
             if let Some(cause) = lines.iter().rev().find_map(|line| connection(line)) {
                 text = format!("{text}; {cause}");
@@ -109,7 +112,7 @@ impl Answer {
         };
         let versions = errors
             .iter()
-            .find_map(|line| line.split_once("(from versions: "))
+            .find_map(|line| line.split_once(VERSIONS))
             .map(|(_, list)| list.trim_end_matches(')'))
             .filter(|list| *list != "none")
             .map(|list| list.split(", ").map(str::to_owned).collect());
@@ -138,6 +141,19 @@ impl Answer {
         };
         format!("Python package {named} cannot be had: {text}")
     }
+}
+
+/// A line of pip's with only the last of the versions that it lists.
+fn abridged(line: &str) -> String {
+    const LISTED: usize = 6;
+    let listed = line.split_once(VERSIONS).and_then(|(before, list)| {
+        let (list, after) = list.split_once(')')?;
+        let versions: Vec<&str> = list.split(", ").collect();
+        let last = versions.get(versions.len().checked_sub(LISTED)?..)?;
+        let last = last.join(", ");
+        Some(format!("{before}{VERSIONS}…, {last}){after}"))
+    });
+    listed.unwrap_or_else(|| line.to_owned())
 }
 
 /// The cause in a line of pip's about a try that failed.
@@ -174,6 +190,18 @@ mod tests {
              requirement nope==9 (from versions: 1.0, 2.0); No matching distribution found for nope==9"
         );
         assert_eq!(versions, ["1.0", "2.0"]);
+    }
+
+    #[test]
+    fn a_long_list_of_versions_is_cut_short() {
+        assert_eq!(
+            abridged("x==0 (from versions: 1, 2, 3, 4, 5, 6, 7, 8) y"),
+            "x==0 (from versions: …, 3, 4, 5, 6, 7, 8) y"
+        );
+        assert_eq!(
+            abridged("x (from versions: none)"),
+            "x (from versions: none)"
+        );
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) fn with_pip(mut pip: Command, install: &Install) -> Command {
         "--no-warn-script-location",
     ]);
     pip.args(["--disable-pip-version-check", "--progress-bar", "off"]);
+    // An environment has nothing to build packages with; old versions of pip do not see it.
+    pip.arg("--use-pep517");
     if install.no_deps {
         pip.arg("--no-deps");
     }
