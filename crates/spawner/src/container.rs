@@ -63,7 +63,11 @@ pub async fn recover(state_dir: &Path) -> Result<Recovered> {
         return Ok(found);
     }
     // It may be about to start: the folder is locked until it has, or has failed.
-    let dir = std::fs::File::open(state_dir).map_err(io_error("open state folder"))?;
+    let dir = match std::fs::File::open(state_dir) {
+        // The crash came before anything was prepared.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Recovered::Unknown),
+        opened => opened.map_err(io_error("open state folder"))?,
+    };
     let locked =
         tokio::task::spawn_blocking(move || rustix::fs::flock(&dir, FlockOperation::LockExclusive));
     match locked.await {

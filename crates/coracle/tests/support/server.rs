@@ -132,13 +132,23 @@ impl Server {
         signal_and_wait(self.pid(), Signal::TERM);
     }
 
-    /// The spawner's process, if it lives.
+    /// The spawner's process, if it lives. The containers' monitors are forked from it and look
+    /// like it until they have taken a name of their own.
     pub(crate) fn spawner_pid(&self) -> Option<u32> {
         let ours = self.data.as_os_str().as_encoded_bytes().to_vec();
-        processes().into_iter().find_map(|(pid, words)| {
-            let spawner = words.get(1).is_some_and(|word| word == b"__spawner");
-            (spawner && words.contains(&ours)).then_some(pid)
-        })
+        let like_it: Vec<u32> = processes()
+            .into_iter()
+            .filter(|(_, words)| {
+                words.get(1).is_some_and(|word| word == b"__spawner") && words.contains(&ours)
+            })
+            .map(|(pid, _)| pid)
+            .collect();
+        let forked = |pid: u32| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == "coracle-monitor"
+                || parent(pid).is_none_or(|parent| like_it.contains(&parent))
+        };
+        like_it.iter().copied().find(|pid| !forked(*pid))
     }
 
     /// What the server said last.
@@ -258,6 +268,13 @@ pub(crate) fn processes_with(text: &str) -> Vec<u32> {
         .filter(|(_, words)| holds(words))
         .map(|(pid, _)| pid)
         .collect()
+}
+
+/// The parent of a process; `None` if the process is gone.
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 fn is_coracle(pid: u32) -> bool {

@@ -237,8 +237,12 @@ impl ContainerWork {
         let pod = &self.pod.pod;
         // The same attempt is made again after a failure: it may have come further than we know.
         if id.state_dir.join(SPEC_FILE).exists() {
-            if let Ok(Recovered::Running(started)) = context.runtime.recover(id).await {
-                return Ok(started.at);
+            match context.runtime.recover(id).await {
+                Ok(Recovered::Running(started)) => return Ok(started.at),
+                // It came to its end before anyone heard of its start: it must not run again.
+                Ok(Recovered::Exited(exit)) if exit.message.is_none() => return Ok(exit.at),
+                // It never ran, or nobody knows how far it came.
+                Ok(Recovered::Exited(_) | Recovered::NotStarted | Recovered::Lost) | Err(_) => {}
             }
             let cleared = volume::remove_tree(&id.state_dir);
             cleared.map_err(|e| {

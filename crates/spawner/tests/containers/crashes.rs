@@ -206,6 +206,8 @@ async fn containers_survive_the_server(bench: Bench) {
     assert_eq!(wait(&spec.state_dir).await.unwrap().exit_code, 6);
     let unknown = bench.folder("containers/never");
     assert_eq!(recover(&unknown).await.unwrap(), Recovered::Unknown);
+    let nowhere = unknown.join("not-made-yet");
+    assert_eq!(recover(&nowhere).await.unwrap(), Recovered::Unknown);
     next.shutdown().await.unwrap();
 }
 
