@@ -1,19 +1,31 @@
-//! The REST API of Kubeflow Pipelines, v1beta1: paths, bodies and error shapes as its SDKs and its
-//! dashboard expect them. Handlers parse and render; what happens is the store's and the runner's.
+//! The REST API of Kubeflow Pipelines, v1beta1 and v2beta1: paths, bodies and error shapes as its
+//! SDKs and its dashboard expect them. Handlers parse and render; what happens is the store's and
+//! the runner's.
+//!
+//! What is served is one table ([`route`]), made of the tables of `v1`, `v2` and the modules that
+//! serve both. Messages are declared in `v1::messages` and `v2::messages` by the rules of
+//! [`message`]; failures become bodies in [`wire`]; lists are `store::page`.
 
-mod body;
-mod experiments;
+mod actions;
+mod check;
 mod health;
+mod launch;
 mod logs;
-mod pipelines;
-mod runs;
+mod message;
+mod openapi;
+mod package;
+mod route;
 mod upload;
+mod v1;
+mod v2;
 mod wire;
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::Router;
 use db::{Db, Migration};
+use futures::future::BoxFuture;
 use stdx::{SharedClock, SharedRng};
 
 use crate::runner::Runner;
@@ -23,7 +35,8 @@ use crate::{journal, store};
 const BODY_LIMIT: usize = (32 << 20) + (64 << 10);
 
 /// The history of the pipelines database.
-pub const MIGRATIONS: &[Migration] = &[journal::MIGRATION, store::MIGRATION];
+pub const MIGRATIONS: &[Migration] =
+    &[journal::MIGRATION, store::MIGRATION, store::MIGRATION_LISTS];
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -40,7 +53,13 @@ pub struct Api {
     pub rng: SharedRng,
     /// Where runs execute.
     pub namespace: String,
+    /// Fetches packages from the web; without it they have to be uploaded.
+    pub fetch: Option<Fetch>,
 }
+
+/// Fetches what is at an address, up to so many bytes, or says why it could not.
+pub type Fetch =
+    Arc<dyn Fn(http::Uri, usize) -> BoxFuture<'static, Result<bytes::Bytes, String>> + Send + Sync>;
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,26 +72,16 @@ impl fmt::Debug for Api {
 impl Api {
     /// All paths, also under the `/pipeline` prefix that Kubeflow's own dashboard puts before them.
     pub fn router(self) -> Router {
-        let routes = Router::new()
-            .merge(health::routes())
-            .merge(experiments::routes())
-            .merge(pipelines::routes())
-            .merge(upload::routes())
-            .merge(runs::routes())
-            .merge(logs::routes())
-            .with_state(self)
-            .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT));
-        let unknown = |request: axum::extract::Request| async move {
-            wire::Failure::not_found(format!(
-                "{} {} is not part of this API",
-                request.method(),
-                request.uri().path()
-            ))
-        };
-        let served = routes.clone().nest("/pipeline", routes);
-        served
-            .route("/apis/{*rest}", axum::routing::any(unknown))
-            .route("/pipeline/apis/{*rest}", axum::routing::any(unknown))
+        let mut routes = health::routes();
+        routes.extend(v2::routes());
+        routes.extend(v1::routes());
+        routes.extend(upload::routes());
+        routes.extend(logs::routes());
+        let routes = openapi::with_documents(routes);
+        let served = route::served(routes, self, Router::new());
+        Router::new()
+            .route("/apis/{*rest}", served.clone())
+            .route("/pipeline/apis/{*rest}", served)
     }
 
     fn now(&self) -> i64 {

@@ -522,6 +522,7 @@ async fn start_pipelines(
         clock: options.clock.clone(),
         rng: options.rng.clone(),
         namespace: NAMESPACE.to_owned(),
+        fetch: None,
     };
     Ok(api.router())
 }

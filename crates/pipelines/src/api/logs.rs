@@ -1,25 +1,32 @@
 //! Step logs: `/apis/VERSION/runs/{run}/nodes/{node}/log`, streamed from the step's Pod.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::get;
 use futures::{AsyncReadExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
 use serde::Deserialize;
 
 use super::Api;
+use super::route::{Route, get};
 use super::wire::{self, Failure, Result};
 
-pub(super) fn routes() -> Router<Api> {
+pub(super) fn routes() -> Vec<Route> {
     // The original serves v1alpha1 only, while its own dashboard asks for the others.
-    Router::new()
-        .route("/apis/v1alpha1/runs/{run}/nodes/{node}/log", get(log))
-        .route("/apis/v1beta1/runs/{run}/nodes/{node}/log", get(log))
-        .route("/apis/v2beta1/runs/{run}/nodes/{node}/log", get(log))
+    [
+        "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log",
+        "/apis/v1beta1/runs/{run_id}/nodes/{node_id}/log",
+        "/apis/v2beta1/runs/{run_id}/nodes/{node_id}/log",
+    ]
+    .into_iter()
+    .map(|path| {
+        get(path, "Read or follow the log of a step", log)
+            .query(&["follow"])
+            .answers_text()
+    })
+    .collect()
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{runner, store};
 
@@ -17,6 +17,8 @@ pub(super) enum Code {
     NotFound = 5,
     AlreadyExists = 6,
     FailedPrecondition = 9,
+    Aborted = 10,
+    Unimplemented = 12,
     Internal = 13,
     Unavailable = 14,
 }
@@ -26,7 +28,8 @@ impl Code {
         match self {
             Self::InvalidArgument | Self::FailedPrecondition => StatusCode::BAD_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::AlreadyExists => StatusCode::CONFLICT,
+            Self::AlreadyExists | Self::Aborted => StatusCode::CONFLICT,
+            Self::Unimplemented => StatusCode::METHOD_NOT_ALLOWED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -37,6 +40,7 @@ impl Code {
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) code: Code,
+    /// With everything that led to it.
     pub(super) message: String,
 }
 
@@ -54,6 +58,13 @@ impl Failure {
 
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(Code::NotFound, message)
+    }
+
+    /// A failure of ours: its causes go to the client, as the original does, and once to the log.
+    pub(super) fn internal(error: &dyn std::error::Error) -> Self {
+        let chain = stdx::error::chain(error);
+        tracing::error!("{chain}");
+        Self::new(Code::Internal, chain)
     }
 
     /// The HTTP status that goes with the code.
@@ -82,20 +93,12 @@ impl From<store::Error> for Failure {
             store::Error::Exists { .. } => Code::AlreadyExists,
             store::Error::State(_) => Code::FailedPrecondition,
             store::Error::Invalid(_) => Code::InvalidArgument,
-            store::Error::Db(cause) => return of_database(&error, cause),
+            store::Error::Db(db::Error::DiskFull) => {
+                return Self::new(Code::Unavailable, stdx::error::chain(&error));
+            }
+            store::Error::Db(_) => return Self::internal(&error),
         };
         Self::new(code, error.to_string())
-    }
-}
-
-fn of_database(error: &store::Error, cause: &db::Error) -> Failure {
-    tracing::error!("{}", stdx::error::chain(error));
-    match cause {
-        db::Error::DiskFull => Failure::new(Code::Unavailable, cause.to_string()),
-        _ => Failure::new(
-            Code::Internal,
-            "the pipelines database failed; the server's log says why",
-        ),
     }
 }
 
@@ -108,8 +111,7 @@ impl From<runner::Error> for Failure {
             runner::Error::State(_) => Code::FailedPrecondition,
             runner::Error::Stopping => Code::Unavailable,
             runner::Error::Journal { .. } | runner::Error::Kube { .. } => {
-                tracing::error!("{}", stdx::error::chain(&error));
-                Code::Internal
+                return Self::internal(&error);
             }
         };
         Self::new(code, error.to_string())
@@ -124,35 +126,6 @@ pub(super) fn time(micros: i64) -> String {
         .to_string()
 }
 
-/// RFC 3339 to the second; the original says 1970 for what has not happened yet.
-pub(super) fn time_or_epoch(text: Option<&str>) -> String {
-    let parsed = text.and_then(|text| text.parse::<Timestamp>().ok());
-    time(parsed.unwrap_or(Timestamp::UNIX_EPOCH).as_microsecond())
-}
-
-/// A list answer: unset members are left out, as protojson does.
-pub(super) fn page(member: &str, items: Vec<Value>, page: &store::page::Page) -> Json<Value> {
-    let mut body = json!({});
-    if !items.is_empty() {
-        body[member] = Value::Array(items);
-    }
-    if page.total > 0 {
-        body["total_size"] = json!(page.total);
-    }
-    if !page.next.is_empty() {
-        body["next_page_token"] = json!(page.next);
-    }
-    Json(body)
-}
-
-/// Removes members that are empty text, as protojson does with unset fields.
-pub(super) fn compact(mut value: Value) -> Value {
-    if let Value::Object(map) = &mut value {
-        map.retain(|_, v| !matches!(v, Value::Null) && v.as_str() != Some(""));
-    }
-    value
-}
-
 /// A plain text answer.
 pub(super) fn text(status: StatusCode, body: impl Into<axum::body::Body>) -> Response {
     (
@@ -161,9 +134,4 @@ pub(super) fn text(status: StatusCode, body: impl Into<axum::body::Body>) -> Res
         body.into(),
     )
         .into_response()
-}
-
-/// The empty answer.
-pub(super) fn nothing() -> Json<Value> {
-    Json(json!({}))
 }

@@ -33,6 +33,7 @@ use stdx::{OnError, SharedClock, SharedRng, Supervisor};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use self::actor::{Actor, Command, Message};
+pub(crate) use self::workflow::Nodes;
 use crate::journal::{self, Also, Journal, Record, Status};
 
 /// Settings of a runner.
@@ -340,7 +341,8 @@ impl Runner {
         answer.await.map_err(|_| Error::Stopping)?
     }
 
-    async fn inspect<T: Send + 'static>(
+    /// Looks at a run as it is now, whether it goes on or is over.
+    pub(crate) async fn inspect<T: Send + 'static>(
         &self,
         run: &str,
         look: impl FnOnce(&Run, &Record, &Value) -> T + Send + 'static,

@@ -148,13 +148,25 @@ pub(super) fn pod_of(run: &Run, record: &Record, namespace: &str, node: &str) ->
     })
 }
 
-struct Nodes<'a> {
-    run: &'a Run,
-    workflow: &'a str,
+/// The nodes of a run, by the ids and names that Argo would give them.
+pub(crate) struct Nodes<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) workflow: &'a str,
 }
 
 impl Nodes<'_> {
-    fn id(&self, task: &Task) -> String {
+    /// The number and the Pod of each attempt at a task, oldest first.
+    pub(crate) fn pods(&self, task: &Task) -> Vec<(u32, String)> {
+        let names = self.attempts(task).into_iter();
+        let number = |place| task.work().map_or(0, |work| work.number(place));
+        names
+            .enumerate()
+            .map(|(place, names)| (number(place), names.pod))
+            .collect()
+    }
+
+    /// The id of a task's node.
+    pub(crate) fn id(&self, task: &Task) -> String {
         node_id(self.workflow, &format!("{}{}", self.workflow, task.path))
     }
 
@@ -181,7 +193,7 @@ impl Nodes<'_> {
     }
 
     /// Whether Argo would have a node for the task by now.
-    fn shown(task: &Task) -> bool {
+    pub(crate) fn shown(task: &Task) -> bool {
         task.phase != Phase::Waiting || task.started_at.is_some()
     }
 

@@ -20,11 +20,17 @@ pub(crate) struct Experiment {
     pub(crate) archived: bool,
 }
 
+/// The names of both APIs for the column `archived`.
+pub(super) const STORAGE_STATES: Kind = Kind::Names(&[
+    ("AVAILABLE", 0),
+    ("STORAGESTATE_AVAILABLE", 0),
+    ("ARCHIVED", 1),
+    ("STORAGESTATE_ARCHIVED", 1),
+]);
+
 const LISTING: Listing = Listing {
     noun: "experiment",
-    select: "experiment.* FROM experiment",
-    from: "FROM experiment",
-    id: "id",
+    table: "experiment",
     fields: &[
         Field {
             names: &["name", "display_name"],
@@ -58,10 +64,11 @@ const LISTING: Listing = Listing {
         },
         Field {
             names: &["storage_state"],
-            sql: "CASE archived WHEN 0 THEN 'STORAGESTATE_AVAILABLE' ELSE 'STORAGESTATE_ARCHIVED' END",
-            kind: Kind::Text,
+            sql: "archived",
+            kind: STORAGE_STATES,
         },
     ],
+    ..Listing::PLAIN
 };
 
 fn experiment(row: &SqliteRow) -> sqlx::Result<Experiment> {
@@ -125,7 +132,8 @@ pub(crate) async fn by_name(db: &Db, namespace: &str, name: &str) -> Result<Opti
 }
 
 pub(crate) async fn list(db: &Db, request: &Request) -> Result<(Vec<Experiment>, Page)> {
-    let page = LISTING.page(db.reader(), request, &[]).await?;
+    let scopes = super::namespace("namespace", request);
+    let page = LISTING.page(db.reader(), request, &scopes).await?;
     let experiments = page
         .rows
         .iter()
@@ -148,10 +156,12 @@ pub(crate) async fn archive(db: &Db, id: &str, archived: bool) -> Result<()> {
                 return Err(db::Error::job(Error::not_found("Experiment", &id)));
             }
             if archived {
-                sqlx::query("UPDATE run_record SET archived = 1 WHERE experiment = $1")
-                    .bind(&id)
-                    .execute(tx)
-                    .await?;
+                sqlx::query(
+                    "UPDATE run_record SET archived = 1 WHERE experiment = $1 AND archived = 0",
+                )
+                .bind(&id)
+                .execute(tx)
+                .await?;
             }
             Ok(())
         })
@@ -160,21 +170,11 @@ pub(crate) async fn archive(db: &Db, id: &str, archived: bool) -> Result<()> {
     .map_err(Error::of_job)
 }
 
-/// Removes an experiment that has no runs.
+/// Removes an experiment; its runs stay.
 pub(crate) async fn delete(db: &Db, id: &str) -> Result<()> {
     let id = id.to_owned();
     db.write(move |tx| -> WriteFuture<'_, ()> {
         Box::pin(async move {
-            let runs: i64 =
-                sqlx::query_scalar("SELECT count(*) FROM run_record WHERE experiment = $1")
-                    .bind(&id)
-                    .fetch_one(&mut *tx)
-                    .await?;
-            if runs > 0 {
-                return Err(db::Error::job(Error::State(format!(
-                    "experiment {id} still has {runs} runs; delete them first, or archive it"
-                ))));
-            }
             let gone = sqlx::query("DELETE FROM experiment WHERE id = $1")
                 .bind(&id)
                 .execute(tx)

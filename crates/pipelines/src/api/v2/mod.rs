@@ -1,0 +1,16 @@
+//! `/apis/v2beta1`.
+
+mod experiments;
+pub(super) mod messages;
+pub(super) mod pipelines;
+mod runs;
+mod tasks;
+
+use super::route::Route;
+
+pub(super) fn routes() -> Vec<Route> {
+    let mut routes = experiments::routes();
+    routes.extend(pipelines::routes());
+    routes.extend(runs::routes());
+    routes
+}
