@@ -8,7 +8,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use model::kernels::{self, Conv2d, Conv2dScratch, Matrix, MatrixMut, Padding, matmul};
+use model::kernels::{
+    self, Conv2d, Conv2dScratch, KernelGradient, Matrix, MatrixMut, Padding, Winograd,
+    WinogradScratch, matmul,
+};
 use model::mnist::{CLASSES, PIXELS, SIDE};
 use model::network::{FEATURES, FILTERS, HIDDEN, KERNEL, Network};
 use rayon::prelude::*;
@@ -83,7 +86,8 @@ impl ConvGradients {
 #[derive(Debug)]
 struct Scratch {
     conv1: Conv2dScratch,
-    conv2: Conv2dScratch,
+    conv2: WinogradScratch,
+    kernel2: KernelGradient,
     raw1: Vec<f32>,
     raw2: Vec<f32>,
     pooled_slope: Vec<f32>,
@@ -98,7 +102,9 @@ pub struct Cnn {
     /// Per parameter.
     memory: Vec<Vec<f32>>,
     conv1: Conv2d,
-    conv2: Conv2d,
+    conv2: Winograd,
+    /// The second convolution's kernel, transformed for the way there and for the way back.
+    transformed: [Vec<f32>; 2],
     batch: usize,
     scratch: Mutex<Vec<Scratch>>,
     pieces: Vec<ConvGradients>,
@@ -140,12 +146,15 @@ impl Cnn {
         } else {
             FEATURES * HIDDEN
         };
+        let conv2 = conv([half, half, filters1], [KERNEL, KERNEL, filters1, filters2]);
+        let conv2 = Winograd::new(&conv2).expect("invariant: the second convolution is 5 x 5");
         Self {
             network,
             optimizer,
             memory,
             conv1: conv([SIDE, SIDE, 1], [KERNEL, KERNEL, 1, filters1]),
-            conv2: conv([half, half, filters1], [KERNEL, KERNEL, filters1, filters2]),
+            conv2,
+            transformed: [0, 1].map(|_| vec![0.0; conv2.transformed_len()]),
             batch,
             scratch: Mutex::default(),
             pieces: vec![ConvGradients::new(); batch.div_ceil(PIECE)],
@@ -201,6 +210,10 @@ impl Cnn {
         let parameter = |at: usize| &self.network.parameters[at].values[..];
         let (kernel1, bias1, kernel2, bias2) =
             (parameter(0), parameter(1), parameter(2), parameter(3));
+        let [there, back] = &mut self.transformed;
+        self.conv2.transform_kernel(kernel2, there);
+        self.conv2.turn_kernel(there, back);
+        let kernel2 = &there[..];
         let (conv1, conv2, pool) = (self.conv1, self.conv2, &self.scratch);
         let outputs = self
             .pooled
@@ -221,14 +234,14 @@ impl Cnn {
                 {
                     let Scratch {
                         conv1: patches1,
-                        conv2: patches2,
+                        conv2: tiles,
                         raw1,
                         raw2,
                         ..
                     } = &mut scratch;
                     conv1.forward(image, kernel1, raw1, patches1);
                     kernels::max_pool_bias_relu_indexed(raw1, SIDE, bias1, pooled, winners1);
-                    conv2.forward(pooled, kernel2, raw2, patches2);
+                    conv2.forward(pooled, kernel2, raw2, tiles);
                     kernels::max_pool_bias_relu_indexed(raw2, SIDE / 2, bias2, features, winners2);
                 }
                 give(pool, scratch);
@@ -340,7 +353,7 @@ impl Cnn {
     fn convolution_gradients(&mut self, images: &[f32]) {
         let batch = self.batch;
         let (conv1, conv2, pool) = (self.conv1, self.conv2, &self.scratch);
-        let kernel2 = &self.network.parameters[2].values[..];
+        let kernel2 = &self.transformed[1][..];
         let all_slopes = &self.feature_slopes;
         let inputs = self
             .pooled
@@ -354,9 +367,11 @@ impl Cnn {
             |(piece, (gradients, (((pooled, winners1), winners2), images)))| {
                 gradients.clear();
                 let mut scratch = take(pool, conv1, conv2);
+                scratch.kernel2.clear();
                 let Scratch {
                     conv1: patches1,
-                    conv2: patches2,
+                    conv2: tiles,
+                    kernel2: kernel2_gradient,
                     raw1,
                     raw2,
                     pooled_slope,
@@ -378,11 +393,11 @@ impl Cnn {
                     images.zip(winners).zip(slopes)
                 {
                     kernels::unpool(winners2, slopes, SIDE / 2, raw2, &mut gradients.bias2);
-                    conv2.backward_kernel(pooled, raw2, &mut gradients.kernel2, patches2);
-                    conv2.backward_image(kernel2, raw2, pooled_slope, patches2);
+                    conv2.backward(pooled, kernel2, raw2, kernel2_gradient, pooled_slope, tiles);
                     kernels::unpool(winners1, pooled_slope, SIDE, raw1, &mut gradients.bias1);
                     conv1.backward_kernel(image, raw1, &mut gradients.kernel1, patches1);
                 }
+                conv2.finish_gradient(kernel2_gradient, &mut gradients.kernel2);
                 give(pool, scratch);
             },
         );
@@ -431,11 +446,12 @@ fn add_up(
         });
 }
 
-fn take(pool: &Mutex<Vec<Scratch>>, conv1: Conv2d, conv2: Conv2d) -> Scratch {
+fn take(pool: &Mutex<Vec<Scratch>>, conv1: Conv2d, conv2: Winograd) -> Scratch {
     let free = pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
     free.unwrap_or_else(|| Scratch {
         conv1: conv1.scratch(false),
-        conv2: conv2.scratch(true),
+        conv2: WinogradScratch::default(),
+        kernel2: conv2.kernel_gradient(),
         raw1: vec![0.0; RAW1],
         raw2: vec![0.0; RAW2],
         pooled_slope: vec![0.0; POOLED],

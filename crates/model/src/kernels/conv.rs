@@ -92,6 +92,26 @@ impl Conv2d {
         [self.output[0], self.output[1], self.filters]
     }
 
+    /// The image's `height x width x channels`.
+    pub(super) fn input(&self) -> [usize; 3] {
+        self.input
+    }
+
+    /// The kernel's rows and columns.
+    pub(super) fn kernel(&self) -> [usize; 2] {
+        self.kernel
+    }
+
+    /// Steps down and right.
+    pub(super) fn strides(&self) -> [usize; 2] {
+        self.strides
+    }
+
+    /// Rows above and columns left of the image that are zero.
+    pub(super) fn front(&self) -> [usize; 2] {
+        self.front
+    }
+
     /// How many numbers an image has.
     pub fn input_len(&self) -> usize {
         self.input.iter().product()

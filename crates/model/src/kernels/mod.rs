@@ -11,6 +11,8 @@ mod conv;
 mod dense;
 mod matmul;
 mod pool;
+mod tile;
+mod winograd;
 
 pub use activation::{
     arg_max, dropout_in_place, relu_gradient, softmax_cross_entropy, softmax_in_place,
@@ -19,6 +21,7 @@ pub use conv::{Conv2d, Conv2dScratch, Padding};
 pub use dense::{add_bias, add_bias_relu, dense, sum_rows};
 pub use matmul::{Matrix, MatrixMut, matmul};
 pub use pool::{MaxPool, max_pool_bias_relu, max_pool_bias_relu_indexed, unpool};
+pub use winograd::{KernelGradient, Winograd, WinogradScratch};
 
 /// Runs a loop with the widest instructions that this machine has.
 pub(crate) fn wide<R>(body: impl FnOnce() -> R) -> R {
