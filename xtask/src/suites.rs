@@ -4,6 +4,7 @@
 mod conformance;
 mod deny;
 mod kfp;
+mod kfp_conformance;
 mod rust;
 mod tensorflow;
 mod tutorial;
@@ -68,6 +69,11 @@ pub(crate) const SUITES: &[Suite] = &[
         name: "kfp",
         about: "the kfp SDK 1.8 compiles and runs pipelines",
         run: kfp::run,
+    },
+    Suite {
+        name: "kfp-conformance",
+        about: "packages of Kubeflow Pipelines' own tests (--full runs all of them)",
+        run: kfp_conformance::run,
     },
     Suite {
         name: "tensorflow",
