@@ -87,6 +87,9 @@ pub(crate) struct Up {
     /// Keep everything in a directory that goes away with the server.
     #[arg(long, conflicts_with = "data_dir")]
     pub(crate) ephemeral: bool,
+    /// The configuration file [default: config.yaml in the data directory, if it is there]
+    #[arg(long, value_name = "FILE", env = "CORACLE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
     /// Leave Pods running when the server stops; the next start finds them.
     #[arg(long)]
     pub(crate) leave_pods: bool,
@@ -243,6 +246,11 @@ pub(crate) fn detached(up: &Up, data: &DataDir) -> Vec<OsString> {
     };
     flag("--listen", up.listen);
     flag("--kube-listen", up.kube_listen);
+    if let Some(config) = &up.config {
+        // The background server works elsewhere.
+        let config = std::path::absolute(config).unwrap_or_else(|_| config.clone());
+        args.extend(["--config".into(), config.into()]);
+    }
     for (name, given) in [
         ("--leave-pods", up.leave_pods),
         ("--no-mounts", up.no_mounts),

@@ -12,6 +12,7 @@ mod instance;
 mod logging;
 mod output;
 mod server;
+mod settings;
 
 use std::process::ExitCode;
 

@@ -181,6 +181,32 @@ async fn a_step_of_another_user_has_environments_of_its_own() {
 }
 
 #[tokio::test]
+async fn further_images_are_named_in_the_configuration() {
+    let server = Server::prepare(&[]);
+    let config = server.scratch().join("images.yaml");
+    let up = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let mut up = server.up_command(true);
+        up.current_dir(server.scratch())
+            .args(["--config", "images.yaml"]);
+        up.output().unwrap()
+    };
+    let refused = up("images:\n- pattern: mine/*\n  kind: {kind: wasm}\n");
+    assert!(!refused.status.success(), "{}", said(&refused));
+    assert!(said(&refused).contains("wasm"), "{}", said(&refused));
+    let done = up("images:\n- pattern: mine/*\n  kind: {kind: host}\n");
+    assert!(done.status.success(), "{}", said(&done));
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine"},
+        "spec": {"restartPolicy": "Never", "containers": [
+            {"name": "main", "image": "mine/tool:7", "command": ["echo", "it runs"]},
+        ]},
+    });
+    let (pod, log) = run(&server.pods().await, pod).await;
+    assert_eq!((exit_code(&pod), log.as_str()), (Some(0), "it runs\n"));
+}
+
+#[tokio::test]
 async fn a_plain_command_finds_the_python_of_its_image_and_its_own_packages() {
     let Some(server) = server(&[]) else { return };
     let pods = server.pods().await;

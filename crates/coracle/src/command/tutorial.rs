@@ -53,6 +53,7 @@ fn detached(at: &At) -> Up {
         listen: None,
         kube_listen: None,
         ephemeral: false,
+        config: None,
         leave_pods: false,
         no_mounts: false,
         ready_on_stdout: false,

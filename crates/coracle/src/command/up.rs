@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{self, Up};
 use crate::failure::{Code, Failure, Result, attempting};
 use crate::instance::{DataDir, ServerState};
+use crate::settings::Settings;
 use crate::{logging, output, server};
 
 /// What the background server tells the command that started it.
@@ -38,7 +39,8 @@ pub(crate) fn run(up: &Up) -> Result<()> {
         output::progress("Starting", "the Kubernetes API, the node, and pipelines");
     }
     let data = data_dir(up)?;
-    let outcome = serve(up, &data);
+    let outcome =
+        Settings::read(up.config.as_deref(), &data).and_then(|settings| serve(up, &data, settings));
     if up.ephemeral {
         if let Err(error) = std::fs::remove_dir_all(data.root()) {
             output::warning(&format!("{} stays behind: {error}", data.root().display()));
@@ -67,7 +69,7 @@ fn data_dir(up: &Up) -> Result<DataDir> {
 }
 
 /// The server itself, until a signal ends it.
-fn serve(up: &Up, data: &DataDir) -> Result<()> {
+fn serve(up: &Up, data: &DataDir, settings: Settings) -> Result<()> {
     let Some(_lock) = data.lock()? else {
         return Err(already_running(data));
     };
@@ -76,7 +78,7 @@ fn serve(up: &Up, data: &DataDir) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|e| Failure::environment(format!("start the async runtime: {e}")))?;
-    let outcome = runtime.block_on(Box::pin(serve_async(up, data)));
+    let outcome = runtime.block_on(Box::pin(serve_async(up, data, settings)));
     // A blocking call that hangs (a dead network disk) must not keep the process alive.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
@@ -94,7 +96,7 @@ fn already_running(data: &DataDir) -> Failure {
     .hint("`coracle status` shows it, `coracle down` stops it, --data-dir starts another")
 }
 
-async fn serve_async(up: &Up, data: &DataDir) -> Result<()> {
+async fn serve_async(up: &Up, data: &DataDir, settings: Settings) -> Result<()> {
     let clock = SystemClock::shared();
     let started = clock.monotonic();
     let supervisor = Supervisor::new();
@@ -107,6 +109,7 @@ async fn serve_async(up: &Up, data: &DataDir) -> Result<()> {
         leave_pods: up.leave_pods,
         no_mounts: up.no_mounts,
         ephemeral: up.ephemeral,
+        settings,
         clock: clock.clone(),
         rng: SystemRng::shared(),
     };

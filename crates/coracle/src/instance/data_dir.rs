@@ -75,6 +75,11 @@ impl DataDir {
         &self.root
     }
 
+    /// What the user has set, if anything.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.root.join("config.yaml")
+    }
+
     /// Python environments for steps.
     pub(crate) fn python(&self) -> PathBuf {
         self.root.join("cache/python")

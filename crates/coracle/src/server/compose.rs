@@ -30,6 +30,7 @@ use crate::failure::{Failure, Result, attempting};
 use crate::instance::pki::{Pair, Pki, ServerNames};
 use crate::instance::ports::{self, Bound, Ports};
 use crate::instance::{DataDir, ServerState, Slice, kubeconfig, state};
+use crate::settings::Settings;
 
 /// What a start is asked for.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub(crate) struct Options {
     pub(crate) leave_pods: bool,
     pub(crate) no_mounts: bool,
     pub(crate) ephemeral: bool,
+    pub(crate) settings: Settings,
     pub(crate) clock: SharedClock,
     pub(crate) rng: SharedRng,
 }
@@ -483,7 +485,9 @@ async fn start_kubelet(
         node_ip: slice.node(),
         pod_cidr: slice.pods(),
         runtime: Arc::new(runtime),
-        images: Arc::new(Catalogue::with_host_images(built_in)),
+        images: Arc::new(Catalogue::with_host_images(
+            options.settings.images.iter().cloned().chain(built_in),
+        )),
         listener,
         tls: Arc::new(server_tls(&pki.kubelet, verifier)?),
         api_address,
