@@ -172,7 +172,7 @@ impl Condition {
     }
 
     /// The parameters of the task itself that it names.
-    pub(crate) fn arguments(&self) -> BTreeSet<&str> {
+    pub fn arguments(&self) -> BTreeSet<&str> {
         let mut names = BTreeSet::new();
         self.visit(&mut |part| {
             part.visit_refs(&mut |to| {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
 use crate::condition::Comparison;
-use crate::text::{Ref, Scope, render};
+use crate::text::{Ref, Scope, Text, render};
 use crate::types::whole;
 
 /// An expression. Its value may be absent: that of an optional input which was not given, or of an
@@ -22,6 +22,8 @@ pub enum Expression {
     Constant(Value),
     /// The value of a reference.
     Ref(Ref),
+    /// A text with references in it; one without a value stands for itself.
+    Format(Text),
     /// The first of them that is not absent.
     First(Vec<Expression>),
     /// What a JSON text says; what is no text is left as it is.
@@ -64,6 +66,7 @@ impl Expression {
         match self {
             Self::Constant(value) => some(value.clone()),
             Self::Ref(to) => Ok(scope.lookup(to)),
+            Self::Format(text) => some(Value::String(text.resolve_string(scope))),
             Self::First(all) => {
                 for one in all {
                     if let Some(value) = one.value(scope)? {
@@ -135,6 +138,7 @@ impl Expression {
         match self {
             Self::Constant(_) => {}
             Self::Ref(to) => visit(to),
+            Self::Format(text) => text.refs().for_each(visit),
             Self::First(all) | Self::All(all) | Self::Any(all) => {
                 for one in all {
                     one.visit_refs(visit);
@@ -164,6 +168,7 @@ impl Expression {
         match self {
             Self::Constant(value) => value.to_string(),
             Self::Ref(to) => show(to),
+            Self::Format(text) => text.source(),
             Self::First(all) => format!("first({})", join(all, ", ")),
             Self::ParseJson(inner) => call("parseJson", inner),
             Self::Text(inner) => call("string", inner),

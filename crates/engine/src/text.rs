@@ -89,6 +89,8 @@ pub enum Shape {
     List(Vec<Shape>),
     /// An object; an entry without a value is left out.
     Map(BTreeMap<String, Shape>),
+    /// An object whose keys may have references, too.
+    Entries(Vec<(Text, Shape)>),
     /// The value of an expression, which may be absent.
     Value(Box<Expression>),
     /// Absent unless all of these have a value other than null.
@@ -277,6 +279,15 @@ impl Shape {
                 }
                 Ok(Some(Value::Object(object)))
             }
+            Self::Entries(entries) => {
+                let mut object = serde_json::Map::new();
+                for (key, entry) in entries {
+                    if let Some(value) = entry.value(scope)? {
+                        object.insert(key.resolve_string(scope), value);
+                    }
+                }
+                Ok(Some(Value::Object(object)))
+            }
             Self::Value(expression) => expression.value(scope),
             Self::If { present, then } => {
                 for one in present {
@@ -301,6 +312,12 @@ impl Shape {
             Self::Text(text) => visit(Part::Text(text)),
             Self::List(items) => items.iter().for_each(|item| item.visit(visit)),
             Self::Map(entries) => entries.values().for_each(|value| value.visit(visit)),
+            Self::Entries(entries) => {
+                for (key, value) in entries {
+                    visit(Part::Text(key));
+                    value.visit(visit);
+                }
+            }
             Self::Value(expression) => visit(Part::Expression(expression)),
             Self::If { present, then } => {
                 for one in present {
@@ -315,6 +332,15 @@ impl Shape {
     pub(crate) fn uses_item(&self) -> bool {
         let mut uses = false;
         self.visit(&mut |part| uses |= part.uses_item());
+        uses
+    }
+
+    /// Whether it names another parameter of the same call.
+    pub(crate) fn uses_arguments(&self) -> bool {
+        let mut uses = false;
+        self.visit(&mut |part| {
+            part.visit_refs(&mut |to| uses |= matches!(to, Ref::Argument(_)));
+        });
         uses
     }
 

@@ -96,18 +96,17 @@ impl ParameterType {
         Self::Config,
     ];
 
-    /// The value as one of this type: itself, or an integer written as `3.0`. No other conversion.
-    pub fn accept(self, value: Value) -> Result<Value, Mismatch> {
+    /// The value as one of this type: itself, with whole numbers in it written without a fraction.
+    /// No other conversion.
+    pub fn accept(self, mut value: Value) -> Result<Value, Mismatch> {
+        cut_fractions(&mut value);
         let fits = match (self, &value) {
             (Self::Double, Value::Number(_))
             | (Self::String, Value::String(_))
             | (Self::Boolean, Value::Bool(_))
             | (Self::List, Value::Array(_))
             | (Self::Struct | Self::FinalStatus | Self::Config, Value::Object(_)) => true,
-            (Self::Integer, Value::Number(number)) => match whole(number) {
-                Some(number) => return Ok(Value::Number(number)),
-                None => false,
-            },
+            (Self::Integer, Value::Number(number)) => !number.is_f64(),
             _ => false,
         };
         if fits {
@@ -121,16 +120,13 @@ impl ParameterType {
     }
 
     /// Like [`ParameterType::accept`], but a text takes everything: as text.
-    pub fn coerce(self, value: Value) -> Result<Value, Mismatch> {
+    pub fn coerce(self, mut value: Value) -> Result<Value, Mismatch> {
+        cut_fractions(&mut value);
         match (self, value) {
             (Self::String, Value::Null) => Err(Mismatch {
                 wanted: self,
                 given: Value::Null,
             }),
-            (Self::String, Value::Number(number)) => Ok(Value::String(match whole(&number) {
-                Some(whole) => whole.to_string(),
-                None => number.to_string(),
-            })),
             (Self::String, value) => Ok(Value::String(render(&value))),
             (_, value) => self.accept(value),
         }
@@ -140,6 +136,20 @@ impl ParameterType {
 impl fmt::Display for ParameterType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Writes the whole numbers in a tree without a fraction, as if all numbers were of one type.
+fn cut_fractions(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(whole) = whole(number) {
+                *number = whole;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(cut_fractions),
+        Value::Object(entries) => entries.values_mut().for_each(cut_fractions),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
 
@@ -174,7 +184,12 @@ mod tests {
         check(String, json!(3.0), Some(json!("3")));
         check(String, json!(0.5), Some(json!("0.5")));
         check(String, json!(true), Some(json!("true")));
-        check(String, json!([1, "a"]), Some(json!("[1,\"a\"]")));
+        check(String, json!([1.0, "a"]), Some(json!("[1,\"a\"]")));
+        check(
+            List,
+            json!([1.0, {"a": 2.0}, 0.5]),
+            Some(json!([1, {"a": 2}, 0.5])),
+        );
         check(String, json!("3"), Some(json!("3")));
         check(String, json!(null), None);
         check(Integer, json!(3), Some(json!(3)));

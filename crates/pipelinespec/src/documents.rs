@@ -8,8 +8,11 @@ use crate::Error;
 pub(crate) enum Document {
     /// A v1 Argo Workflow.
     Workflow(Value),
-    /// v2 IR.
-    Ir(Value),
+    /// v2 IR, and the platform spec that came with it.
+    Ir {
+        pipeline: Value,
+        platform: Option<Value>,
+    },
 }
 
 /// Parses every document of a YAML (or JSON) text.
@@ -31,9 +34,9 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>
 pub(crate) fn pipeline(documents: Vec<Value>) -> Result<Document, Error> {
     let mut workflow = None;
     let mut ir = None;
-    let mut platform = false;
+    let mut platform = None;
     let mut others = Vec::new();
-    for document in documents {
+    for document in documents.into_iter().flat_map(split) {
         if is_workflow(&document) {
             if workflow.replace(document).is_some() {
                 return Err(Error::Several("Workflow"));
@@ -43,7 +46,7 @@ pub(crate) fn pipeline(documents: Vec<Value>) -> Result<Document, Error> {
                 return Err(Error::Several("pipeline spec"));
             }
         } else if document.pointer("/platforms/kubernetes").is_some() {
-            if core::mem::replace(&mut platform, true) {
+            if platform.replace(document).is_some() {
                 return Err(Error::Several("platform spec"));
             }
         } else if !document.is_null() {
@@ -53,9 +56,20 @@ pub(crate) fn pipeline(documents: Vec<Value>) -> Result<Document, Error> {
     match (workflow, ir) {
         (Some(_), Some(_)) => Err(Error::Several("pipeline")),
         (Some(workflow), None) => Ok(Document::Workflow(workflow)),
-        (None, Some(ir)) => Ok(Document::Ir(ir)),
+        (None, Some(pipeline)) => Ok(Document::Ir { pipeline, platform }),
         (None, None) if others.is_empty() => Err(Error::NoPipeline(String::new())),
         (None, None) => Err(Error::NoPipeline(format!("; found {}", others.join(", ")))),
+    }
+}
+
+/// Both specs as members of one document, as the API has them, are two documents.
+fn split(mut document: Value) -> Vec<Value> {
+    match document.get("pipeline_spec") {
+        Some(Value::Object(_)) => ["pipeline_spec", "platform_spec"]
+            .iter()
+            .filter_map(|name| document.get_mut(*name).map(Value::take))
+            .collect(),
+        _ => vec![document],
     }
 }
 
@@ -69,7 +83,8 @@ fn is_workflow(document: &Value) -> bool {
 }
 
 fn is_ir(document: &Value) -> bool {
-    document.pointer("/pipelineInfo").is_some() && document.get("root").is_some()
+    let has = |name| document.get(name).is_some();
+    has("pipelineInfo") && (has("root") || has("schemaVersion"))
 }
 
 fn describe(document: &Value) -> String {

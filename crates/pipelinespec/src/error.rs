@@ -48,22 +48,12 @@ pub enum Error {
     Yaml(String),
     /// There is no pipeline in it.
     #[error(
-        "unknown template format: expected an Argo Workflow (apiVersion argoproj.io/v1alpha1, kind Workflow){0}"
+        "unknown template format: expected a KFP pipeline spec (with pipelineInfo.name and root) or an Argo Workflow (apiVersion argoproj.io/v1alpha1, kind Workflow){0}"
     )]
     NoPipeline(String),
     /// There is more than one pipeline in it.
     #[error("the package has more than one {0}; exactly one is allowed")]
     Several(&'static str),
-    /// It is a package of the second generation.
-    #[error(
-        "this is a KFP v2 package (pipeline {name:?}, schemaVersion {schema:?}); v2 packages come in a later version of this server, v1 packages (kfp 1.x) work"
-    )]
-    V2 {
-        /// The pipeline's name.
-        name: String,
-        /// Its schema version.
-        schema: String,
-    },
     /// A field cannot be used.
     #[error("{place}: {reason}")]
     Field {
@@ -89,6 +79,32 @@ pub enum Error {
     /// A parameter given twice, in two spellings or one.
     #[error("parameter {0:?} is given more than once")]
     RepeatedParameter(String),
+    /// A parameter of the wrong type.
+    #[error("parameter {name:?}: {mismatch}")]
+    WrongType {
+        /// The name.
+        name: String,
+        /// What was wanted and what was given.
+        mismatch: engine::Mismatch,
+    },
+    /// A parameter that must have one of a few values.
+    #[error("parameter {name:?} is {given}; allowed are: {}", list(allowed))]
+    NotAllowed {
+        /// The name.
+        name: String,
+        /// The value as JSON.
+        given: String,
+        /// The allowed values as JSON.
+        allowed: Vec<String>,
+    },
+    /// A parameter of a kind that no run can be given.
+    #[error("parameter {name:?} is of type {kind}, which a run cannot be given")]
+    NotForRuns {
+        /// The name.
+        name: String,
+        /// Its type.
+        kind: engine::ParameterType,
+    },
     /// Parameters without a default that were not given.
     #[error("these parameters have no default and were not given: {}", list(.0))]
     MissingParameters(Vec<String>),

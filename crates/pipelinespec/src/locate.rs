@@ -39,19 +39,10 @@ pub(crate) fn path_text(path: &[Key]) -> String {
 /// The line of the field, or of the closest thing around it that exists.
 pub(crate) fn line_of(text: &str, path: &[Key]) -> Option<usize> {
     let documents: Vec<Spanned<Tree>> = documents::parse(text).ok()?;
-    let is_workflow = |tree: &&Spanned<Tree>| match &tree.value {
-        Tree::Map(entries) => entries.iter().any(|(key, value)| {
-            key == "kind" && matches!(&value.value, Tree::Text(kind) if kind == "Workflow")
-        }),
-        Tree::Text(_) | Tree::List(_) | Tree::Other => false,
-    };
-    let mut at = documents.iter().find(is_workflow)?;
+    let mut at = document_of(&documents, path)?;
     for key in path {
         let below = match (&at.value, key) {
-            (Tree::Map(entries), Key::Name(name)) => entries
-                .iter()
-                .find(|(key, _)| key == name)
-                .map(|(_, value)| value),
+            (tree, Key::Name(name)) => tree.member(name),
             (Tree::List(items), Key::Index(index)) => items.get(*index),
             _ => None,
         };
@@ -65,11 +56,47 @@ pub(crate) fn line_of(text: &str, path: &[Key]) -> Option<usize> {
         .filter(|line| *line > 0)
 }
 
+/// The document that a path is in.
+fn document_of<'a>(documents: &'a [Spanned<Tree>], path: &[Key]) -> Option<&'a Spanned<Tree>> {
+    let platform = matches!(path.first(), Some(Key::Name(name)) if name == "platforms");
+    let split = documents.iter().flat_map(|document| {
+        let member = |name| document.value.member(name);
+        match (member("pipeline_spec"), member("platform_spec")) {
+            (Some(pipeline), platform) => [Some(pipeline), platform],
+            (None, _) => [Some(document), None],
+        }
+    });
+    split.flatten().find(|document| {
+        let has = |name| document.value.member(name).is_some();
+        let workflow = matches!(
+            document.value.member("kind").map(|kind| &kind.value),
+            Some(Tree::Text(kind)) if kind == "Workflow"
+        );
+        if platform {
+            has("platforms")
+        } else {
+            workflow || has("pipelineInfo")
+        }
+    })
+}
+
 enum Tree {
     Text(String),
     List(Vec<Spanned<Tree>>),
     Map(Vec<(String, Spanned<Tree>)>),
     Other,
+}
+
+impl Tree {
+    fn member(&self, name: &str) -> Option<&Spanned<Self>> {
+        match self {
+            Self::Map(entries) => {
+                let mut entries = entries.iter();
+                entries.find(|(key, _)| key == name).map(|(_, value)| value)
+            }
+            Self::Text(_) | Self::List(_) | Self::Other => None,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Tree {

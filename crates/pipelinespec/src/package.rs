@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use engine::Plan;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::documents::{self, Document};
-use crate::{Error, archive, argo};
+use crate::{Error, archive, argo, ir};
 
 /// The generation of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,29 +58,57 @@ impl Package {
 
     /// Understands a YAML or JSON text, such as an inline `workflow_manifest`.
     pub fn from_text(text: &str) -> Result<Self, Error> {
-        match documents::pipeline(documents::parse(text)?)? {
-            Document::Workflow(workflow) => Self::from_workflow(workflow, Some(text)),
-            Document::Ir(ir) => {
-                let field = |pointer: &str| {
-                    ir.pointer(pointer)
-                        .and_then(Value::as_str)
-                        .unwrap_or_default()
-                        .to_owned()
-                };
-                Err(Error::V2 {
-                    name: field("/pipelineInfo/name"),
-                    schema: field("/schemaVersion"),
-                })
-            }
+        Self::from_documents(documents::parse(text)?, Some(text))
+    }
+
+    /// Understands what is JSON already: a Workflow, a pipeline spec, or both specs in one
+    /// document, such as a [`Package::document`] that was stored.
+    pub fn from_json(document: Value) -> Result<Self, Error> {
+        Self::from_documents(vec![document], None)
+    }
+
+    fn from_documents(documents: Vec<Value>, text: Option<&str>) -> Result<Self, Error> {
+        match documents::pipeline(documents)? {
+            Document::Workflow(workflow) => Self::from_workflow(workflow, text),
+            Document::Ir { pipeline, platform } => Self::from_ir(pipeline, platform, text),
         }
     }
 
-    /// Understands a Workflow that is JSON already, such as one that was stored.
-    pub fn from_json(workflow: Value) -> Result<Self, Error> {
-        match documents::pipeline(vec![workflow])? {
-            Document::Workflow(workflow) => Self::from_workflow(workflow, None),
-            Document::Ir(_) => Err(Error::NoPipeline(String::new())),
-        }
+    fn from_ir(
+        pipeline: Value,
+        platform: Option<Value>,
+        text: Option<&str>,
+    ) -> Result<Self, Error> {
+        let plan = ir::compile(&pipeline, platform.as_ref()).map_err(|e| e.located(text))?;
+        let about = |name: &str| {
+            pipeline
+                .pointer(&format!("/pipelineInfo/{name}"))
+                .and_then(Value::as_str)
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        };
+        let parameters = plan
+            .parameters
+            .iter()
+            .map(|parameter| ParameterInfo {
+                name: parameter.name.clone(),
+                default: parameter.default.as_ref().map(engine::render),
+                kind: parameter.kind.map(|kind| kind.as_str().to_owned()),
+                description: parameter.description.clone(),
+            })
+            .collect();
+        Ok(Self {
+            format: Format::V2,
+            name: about("name"),
+            display_name: about("displayName"),
+            description: about("description"),
+            parameters,
+            plan: Arc::new(plan),
+            document: Arc::new(match platform {
+                Some(platform) => json!({"pipeline_spec": pipeline, "platform_spec": platform}),
+                None => pipeline,
+            }),
+        })
     }
 
     /// The Workflow or the pipeline spec alone.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pipelinespec::{Error, Package};
+use pipelinespec::{Error, Format, Package};
 
 /// Files beside the repository that may not be there.
 #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
@@ -78,21 +78,24 @@ fn every_invalid_file_of_the_conformance_set_is_refused() {
 }
 
 #[test]
-fn second_generation_packages_say_that_they_come_later() {
-    let Some(folder) = shared("kfp-conformance/v2") else {
-        return;
-    };
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "yaml") {
-            let error = load(&path).expect_err(&path.display().to_string());
-            assert!(
-                matches!(error, Error::V2 { .. }),
-                "{}: {error}",
-                path.display()
-            );
+fn every_v2_package_of_the_conformance_set_compiles_and_survives_being_stored() {
+    let mut count = 0;
+    for folder in ["kfp-conformance/v2", "kfp-conformance/kubernetes"] {
+        let Some(folder) = shared(folder) else {
+            return;
+        };
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let package = load(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            assert_eq!(package.format, Format::V2, "{}", path.display());
+            assert!(package.plan.typed);
+            let again = Package::from_json((*package.document).clone()).unwrap();
+            assert_eq!(again.plan, package.plan, "{}", path.display());
+            assert_eq!(again.pipeline_spec(), package.pipeline_spec());
+            count += 1;
         }
     }
+    assert!(count >= 98, "only {count} packages");
 }
 
 fn data(name: &str) -> Package {

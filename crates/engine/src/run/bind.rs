@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Run;
 use super::scope::Inside;
-use crate::plan::{InputArtifact, InputParameter, TaskSpec};
+use crate::plan::{Argument, InputArtifact, InputParameter, TaskSpec};
 use crate::task::TaskId;
 use crate::text::{Ref, Scope};
 use crate::types::ParameterType;
@@ -66,12 +66,26 @@ impl Run {
     ) -> Result<BTreeMap<String, Value>> {
         let wanted = |name: &str| only.is_none_or(|only| only.contains(name));
         let mut passed = BTreeMap::new();
-        for argument in spec.arguments.iter().filter(|a| wanted(&a.name)) {
+        let pass = |argument: &Argument, scope: &Inside<'_>, passed: &mut BTreeMap<_, _>| {
             let value = argument.value.value(scope);
             let value = value.map_err(|e| format!("input parameter {:?}: {e}", argument.name))?;
             if let Some(value) = value {
                 passed.insert(argument.name.clone(), value);
             }
+            Ok::<_, String>(())
+        };
+        // Those that name others come after them.
+        let names_others = |a: &&Argument| a.value.uses_arguments();
+        for argument in spec.arguments.iter().filter(|a| !names_others(a)) {
+            pass(argument, scope, &mut passed)?;
+        }
+        let others = passed.clone();
+        let scope = Inside {
+            arguments: Some(&others),
+            ..*scope
+        };
+        for argument in spec.arguments.iter().filter(names_others) {
+            pass(argument, &scope, &mut passed)?;
         }
         let source = |name: &str| {
             let mut all = spec.arguments.iter();

@@ -17,7 +17,10 @@ const RUN_NAME_ANNOTATION: &str = "pipelines.kubeflow.org/run_name";
 /// A name for a new Workflow.
 pub(super) fn name(manifest: &Value, rng: &dyn Rng) -> String {
     let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str);
-    let prefix = match (text("/metadata/generateName"), text("/metadata/name")) {
+    let name = text("/metadata/name")
+        .or_else(|| text("/pipelineInfo/name"))
+        .or_else(|| text("/pipeline_spec/pipelineInfo/name"));
+    let prefix = match (text("/metadata/generateName"), name) {
         (Some(prefix), _) if !prefix.is_empty() => prefix.to_owned(),
         (_, Some(name)) if !name.is_empty() => format!("{name}-"),
         _ => "workflow-".to_owned(),
@@ -33,6 +36,9 @@ pub(super) fn facts(record: &Record, manifest: &Value, namespace: &str) -> BTree
     add("name", &record.workflow);
     add("namespace", namespace);
     add("uid", &record.run);
+    add("display_name", &record.display_name);
+    add("created_at", &time(record.at));
+    add("scheduled_at", &time(record.at));
     add("serviceAccountName", &record.service_account);
     add("creationTimestamp", &time(record.at));
     add("creationTimestamp.RFC3339", &time(record.at));

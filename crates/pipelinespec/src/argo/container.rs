@@ -1,7 +1,7 @@
 //! Containers, volumes and the other pieces of a Pod that a template or Workflow may have: fields
 //! that Kubernetes does not know are refused here, where their line can be named.
 
-use super::field::{Field, Invalid};
+use crate::field::{Field, Invalid};
 
 type Result<T> = core::result::Result<T, Invalid>;
 

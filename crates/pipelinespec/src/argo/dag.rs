@@ -2,9 +2,9 @@
 
 use engine::{Argument, ArtifactArgument, Dag, Each, Shape, TaskSpec, Trigger};
 
-use super::field::{Field, Invalid};
 use super::text::{self, Paths};
 use super::when;
+use crate::field::{Field, Invalid};
 
 type Result<T> = core::result::Result<T, Invalid>;
 

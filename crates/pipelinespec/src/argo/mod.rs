@@ -2,7 +2,6 @@
 
 mod container;
 mod dag;
-mod field;
 mod resource;
 mod template;
 mod text;

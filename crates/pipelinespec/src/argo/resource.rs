@@ -2,7 +2,7 @@
 //!
 //! A text with references in it is looked at again when the run has put the values in.
 
-use super::field::{Field, Invalid};
+use crate::field::{Field, Invalid};
 use crate::resource::{condition, flags, json_path};
 
 type Result<T> = core::result::Result<T, Invalid>;

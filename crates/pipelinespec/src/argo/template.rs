@@ -8,9 +8,9 @@ use engine::{
 };
 use serde_json::{Map, Value};
 
-use super::field::{Field, Invalid};
 use super::text::{self, Paths};
 use super::{container, dag, resource};
+use crate::field::{Field, Invalid};
 
 type Result<T> = core::result::Result<T, Invalid>;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use engine::{Piece, Ref, Shape, Text};
 use serde_json::Value;
 
-use super::field::{Field, Invalid};
+use crate::field::{Field, Invalid};
 
 type Result<T> = core::result::Result<T, Invalid>;
 

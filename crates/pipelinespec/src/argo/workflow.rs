@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use engine::{Plan, RunParameter, Shape};
 use serde_json::Value;
 
-use super::field::{Field, Invalid};
 use super::{container, template, text};
+use crate::field::{Field, Invalid};
 
 type Result<T> = core::result::Result<T, Invalid>;
 

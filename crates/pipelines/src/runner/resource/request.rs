@@ -21,6 +21,8 @@ pub(super) struct Request {
     strategy: Option<String>,
     manifest: Option<Value>,
     flags: Flags,
+    /// Deleting what is not there is a failure.
+    must_exist: bool,
     success: Vec<Requirement>,
     failure: Vec<Requirement>,
     pub(super) api: Api<DynamicObject>,
@@ -59,13 +61,15 @@ impl Request {
         let listed = resource.get("flags").and_then(Value::as_array);
         let listed: Vec<String> = listed.into_iter().flatten().map(engine::render).collect();
         let flags = flags::parse(&listed).map_err(bad("flags"))?;
-        let mut manifest =
-            match text("manifest") {
-                None => None,
-                Some(text) => Some(serde_saphyr::from_str::<Value>(text).map_err(|error| {
+        let mut manifest = match (resource.get("manifest"), text("manifest")) {
+            (Some(object @ Value::Object(_)), _) => Some(object.clone()),
+            (_, None) => None,
+            (_, Some(text)) => {
+                Some(serde_saphyr::from_str::<Value>(text).map_err(|error| {
                     Problem::Failed(format!("the manifest is not YAML: {error}"))
-                })?),
-            };
+                })?)
+            }
+        };
         let action = text("action").unwrap_or_default().to_owned();
         if matches!(action.as_str(), "create" | "apply")
             && let Some(object) = &mut manifest
@@ -113,6 +117,7 @@ impl Request {
             kind: found.kind,
             action,
             manifest,
+            must_exist: resource["mustExist"] == true,
             flags,
             names,
         })
@@ -266,8 +271,8 @@ impl Request {
                         Watched::start(self, &tree(&object)).until_gone().await?;
                     }
                 }
-                // As upstream, which always deletes with --ignore-not-found.
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                // As upstream, which always deletes with --ignore-not-found what v1 names.
+                Err(kube::Error::Api(status)) if status.code == 404 && !self.must_exist => {}
                 Err(error) => return Err(self.failed(&error)),
             }
         }

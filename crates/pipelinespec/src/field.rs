@@ -1,4 +1,4 @@
-//! Walking a Workflow's JSON with the path at hand, so that every complaint can name its field.
+//! Walking a package's JSON with the path at hand, so that every complaint can name its field.
 
 use serde_json::{Map, Value};
 
@@ -35,13 +35,13 @@ type Result<T> = core::result::Result<T, Invalid>;
 
 /// A value and where it is.
 #[derive(Debug, Clone)]
-pub(super) struct Field<'a> {
-    pub(super) value: &'a Value,
+pub(crate) struct Field<'a> {
+    pub(crate) value: &'a Value,
     path: Vec<Key>,
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn root(value: &'a Value) -> Self {
+    pub(crate) fn root(value: &'a Value) -> Self {
         Self {
             value,
             path: Vec::new(),
@@ -49,7 +49,7 @@ impl<'a> Field<'a> {
     }
 
     /// A complaint about this field.
-    pub(super) fn invalid<T>(&self, reason: impl Into<String>) -> Result<T> {
+    pub(crate) fn invalid<T>(&self, reason: impl Into<String>) -> Result<T> {
         Err(Invalid::Field {
             path: self.path.clone(),
             reason: reason.into(),
@@ -91,7 +91,7 @@ impl<'a> Field<'a> {
     }
 
     /// The field below with this name; null counts as absent.
-    pub(super) fn get(&self, name: &str) -> Result<Option<Self>> {
+    pub(crate) fn get(&self, name: &str) -> Result<Option<Self>> {
         let value = self
             .map()?
             .and_then(|map| map.get(name))
@@ -100,7 +100,7 @@ impl<'a> Field<'a> {
     }
 
     /// The field below with this name, which must be there.
-    pub(super) fn need(&self, name: &str) -> Result<Self> {
+    pub(crate) fn need(&self, name: &str) -> Result<Self> {
         match self.get(name)? {
             Some(field) => Ok(field),
             None => self.invalid(format!("{name} is missing")),
@@ -108,7 +108,7 @@ impl<'a> Field<'a> {
     }
 
     /// The fields of an object.
-    pub(super) fn entries(&self) -> Result<Vec<(&'a str, Self)>> {
+    pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Self)>> {
         let map = self.map()?;
         let entry = |(key, value): (&'a String, &'a Value)| {
             (key.as_str(), self.at(Key::Name(key.clone()), value))
@@ -117,7 +117,7 @@ impl<'a> Field<'a> {
     }
 
     /// The items of a list; absent is empty.
-    pub(super) fn items(&self) -> Result<Vec<Self>> {
+    pub(crate) fn items(&self) -> Result<Vec<Self>> {
         match self.value {
             Value::Array(list) => Ok(list
                 .iter()
@@ -130,32 +130,32 @@ impl<'a> Field<'a> {
     }
 
     /// The items of the list below with this name; absent is empty.
-    pub(super) fn list(&self, name: &str) -> Result<Vec<Self>> {
+    pub(crate) fn list(&self, name: &str) -> Result<Vec<Self>> {
         self.get(name)?
             .map_or(Ok(Vec::new()), |field| field.items())
     }
 
-    pub(super) fn str(&self) -> Result<&'a str> {
+    pub(crate) fn str(&self) -> Result<&'a str> {
         self.value
             .as_str()
             .map_or_else(|| self.wrong_type("a string"), Ok)
     }
 
-    pub(super) fn bool(&self) -> Result<bool> {
+    pub(crate) fn bool(&self) -> Result<bool> {
         self.value
             .as_bool()
             .map_or_else(|| self.wrong_type("true or false"), Ok)
     }
 
     /// A scalar as a string: YAML authors write numbers where Argo has strings.
-    pub(super) fn scalar(&self) -> Result<String> {
+    pub(crate) fn scalar(&self) -> Result<String> {
         match self.value {
             Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(engine::render(self.value)),
             _ => self.wrong_type("a string or a number"),
         }
     }
 
-    pub(super) fn whole_number(&self) -> Result<u64> {
+    pub(crate) fn whole_number(&self) -> Result<u64> {
         let number = match self.value {
             Value::String(text) => text.trim().parse().ok(),
             other => other.as_u64(),
@@ -163,14 +163,14 @@ impl<'a> Field<'a> {
         number.map_or_else(|| self.wrong_type("a whole number"), Ok)
     }
 
-    pub(super) fn small_number(&self) -> Result<u32> {
+    pub(crate) fn small_number(&self) -> Result<u32> {
         let number = self.whole_number()?;
         u32::try_from(number).or_else(|_| self.invalid(format!("{number} is too large")))
     }
 
     /// Every field of the object must be in one of the lists; those in `unsupported` come with a
     /// reason, and an empty one of them (`[]`, `{}`, `false`) is let pass.
-    pub(super) fn only(&self, known: &[&str], unsupported: &[(&str, &str)]) -> Result<()> {
+    pub(crate) fn only(&self, known: &[&str], unsupported: &[(&str, &str)]) -> Result<()> {
         for (name, field) in self.entries()? {
             if known.contains(&name) || field.value.is_null() {
                 continue;
