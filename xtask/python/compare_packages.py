@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares two packages that kfp 1.8 compiled, but for the time of their compilation.
+"""Compares two packages that a kfp SDK compiled, but for the time of their compilation.
 
 usage: compare_packages.py COMMITTED COMPILED
 """
@@ -13,9 +13,10 @@ COMPILED_AT = "pipelines.kubeflow.org/pipeline_compilation_time"
 
 def lines(path):
     with open(path) as file:
-        package = yaml.safe_load(file)
-    package["metadata"]["annotations"].pop(COMPILED_AT)
-    return yaml.safe_dump(package).splitlines()
+        documents = list(yaml.safe_load_all(file))
+    for document in documents:
+        document.get("metadata", {}).get("annotations", {}).pop(COMPILED_AT, None)
+    return yaml.safe_dump_all(documents).splitlines()
 
 
 def main():

@@ -27,6 +27,11 @@ pub(crate) const KFP_1_8: Environment = Environment {
     name: "kfp-1.8",
     versions: (11, 12),
 };
+/// The kfp SDK of today.
+pub(crate) const KFP_2: Environment = Environment {
+    name: "kfp-2",
+    versions: (11, 13),
+};
 /// TensorFlow for CPUs and the client of TensorFlow Serving.
 pub(crate) const TENSORFLOW: Environment = Environment {
     name: "tensorflow",
