@@ -152,7 +152,14 @@ impl Server {
 
     /// A client inside this process that acts as `user`; `user_agent` names the field manager.
     /// It must be called within a tokio runtime.
+    ///
+    /// What it writes about Pods, Nodes, Leases and Events is answered before it is on disk (see
+    /// [`crate::storage`]): whoever is in this process ends with it, and looks again when it starts.
     pub fn client_for(&self, user: UserInfo, user_agent: &str) -> kube::Client {
+        let user = UserInfo {
+            in_process: true,
+            ..user
+        };
         let user_agent = HeaderValue::from_str(user_agent)
             .unwrap_or_else(|_| HeaderValue::from_static("coracle"));
         let supervisor = self.state.supervisor.clone();

@@ -10,6 +10,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, SqlitePool};
 use stdx::Supervisor;
 
+use crate::log::Log;
 use crate::writer::Writer;
 use crate::{Error, Migration, migrate};
 
@@ -89,13 +90,17 @@ impl Db {
                 Error::Statement(source) => in_use_or(&path, source, &opened),
                 other => other,
             })?;
+        let log = match &options.location {
+            Location::File(path) => Some(Log::of(path).map_err(|e| opened(sqlx::Error::Io(e)))?),
+            Location::Memory(_) => None,
+        };
         // Readers are opened when first needed, so that opening costs one connection.
         let readers = SqlitePoolOptions::new()
             .min_connections(0)
             .max_connections(options.readers.max(1))
             .connect_lazy_with(connect.read_only(matches!(options.location, Location::File(_))));
         Ok(Self {
-            writer: Writer::start(writer, supervisor),
+            writer: Writer::start(writer, log, supervisor),
             readers,
         })
     }
@@ -117,8 +122,8 @@ fn connect_options(location: &Location) -> SqliteConnectOptions {
         Location::File(path) => SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
-            // FULL: an answer is given only for what survives a power cut.
-            .synchronous(SqliteSynchronous::Full),
+            // An answer is given only for what survives a power cut: the writer sees to that itself.
+            .synchronous(SqliteSynchronous::Normal),
         Location::Memory(name) => SqliteConnectOptions::new()
             .filename(format!("file:{name}?mode=memory&cache=shared"))
             .shared_cache(true)
@@ -131,9 +136,10 @@ fn connect_options(location: &Location) -> SqliteConnectOptions {
         .statement_cache_capacity(256)
         .pragma("cache_size", "-4000")
         .pragma("temp_store", "memory")
-        // The write-ahead log is folded back at 16 MB; it is truncated after, so it stays small.
-        .pragma("wal_autocheckpoint", "4000")
-        .pragma("journal_size_limit", "16777216")
+        // The write-ahead log is folded back before it outgrows what is reserved for it; should it
+        // have grown all the same, it is cut down to that again.
+        .pragma("wal_autocheckpoint", "1900")
+        .pragma("journal_size_limit", "8388608")
 }
 
 fn create_private(path: &Path) -> std::io::Result<()> {

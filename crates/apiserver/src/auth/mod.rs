@@ -30,6 +30,8 @@ pub struct UserInfo {
     pub groups: Vec<String>,
     /// What else the authenticator knows.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// A part of this process, which finds everything out again after a crash.
+    pub(crate) in_process: bool,
 }
 
 impl UserInfo {

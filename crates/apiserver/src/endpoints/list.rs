@@ -51,9 +51,11 @@ impl Selection {
 
 impl Filter for Selection {
     fn matches(&self, object: &Object) -> bool {
-        self.is_everything()
-            || (self.labels.matches_object(object.value())
-                && self.fields.matches(object.value(), self.known))
+        if self.is_everything() {
+            return true;
+        }
+        let value = object.glimpse();
+        self.labels.matches_object(&value) && self.fields.matches(&value, self.known)
     }
 }
 
@@ -116,7 +118,7 @@ pub(super) fn serve(call: &Call, place: &Place) -> Result<Response<Body>> {
             let items: Vec<Value> = page
                 .objects
                 .iter()
-                .map(|object| respond::partial(object.value()))
+                .map(|object| respond::partial(&object.glimpse()))
                 .collect();
             let list = json!({
                 "kind": "PartialObjectMetadataList",

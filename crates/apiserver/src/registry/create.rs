@@ -75,7 +75,11 @@ async fn finish(writing: &mut Writing<'_>, mut object: Value) -> Result<Arc<Obje
                 object,
             )));
         }
-        match state.store.write(write_of(writing, &name, object)).await {
+        match state
+            .store
+            .write_as(write_of(writing, &name, object), writing.durability())
+            .await
+        {
             Ok(object) => return Ok(object),
             Err(storage::Error::Conflict) if generate && attempt < TRIES => {}
             Err(storage::Error::Conflict) => return Err(taken()),

@@ -25,7 +25,7 @@ use crate::endpoints::query::WriteOptions;
 use crate::server::State;
 use crate::status::{Cause, Result, Status};
 use crate::storage::object::write_json;
-use crate::storage::{Cache, Object, Store, resource_key};
+use crate::storage::{Cache, Durability, Object, Store, resource_key};
 
 /// Where a custom resource's scale is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -335,6 +335,25 @@ pub(crate) struct Written {
 }
 
 impl Writing<'_> {
+    /// When the write is answered: at once for what a part of this process keeps up to date anyway.
+    pub(crate) fn durability(&self) -> Durability {
+        let kept = [
+            ("", "pods"),
+            ("", "nodes"),
+            ("", "events"),
+            ("events.k8s.io", "events"),
+            ("coordination.k8s.io", "leases"),
+        ];
+        let kept = kept
+            .iter()
+            .any(|(group, plural)| self.resource.is(group, plural));
+        if self.user.in_process && kept {
+            Durability::Behind
+        } else {
+            Durability::Synced
+        }
+    }
+
     /// 422 with everything that is wrong.
     pub(crate) fn invalid(&self, name: &str, causes: &[Cause]) -> Status {
         Status::invalid(

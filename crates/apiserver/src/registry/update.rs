@@ -195,7 +195,7 @@ async fn attempt(
     if gone {
         // The change that lets the object go is never stored; the client sees it all the same.
         let left = write.object.take().unwrap_or_default();
-        return match state.store.write(write).await {
+        return match state.store.write_as(write, writing.durability()).await {
             Ok(removed) => {
                 let object = Object::dry_run(writing.namespace, name, Some(removed.rv), left);
                 Ok(Some(Written {
@@ -207,7 +207,7 @@ async fn attempt(
             Err(error) => Err(Writing::store_error(error)),
         };
     }
-    let written = state.store.write(write).await;
+    let written = state.store.write_as(write, writing.durability()).await;
     drop(reserved);
     match written {
         Ok(object) => Ok(Some(Written {

@@ -14,6 +14,8 @@ use super::object::{Object, key};
 
 /// How many changes of a resource stay in memory.
 const RING: usize = 1024;
+/// How many of the latest states keep their trees.
+const FRESH: usize = 64;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,5 +218,31 @@ impl State {
             self.dropped = oldest.rv();
         }
         self.ring.push_back(Arc::new(event));
+        self.fade();
+    }
+
+    /// Takes the tree from a state that is no longer fresh; whoever needs it reads the text again.
+    fn fade(&mut self) {
+        let Some(at) = self.ring.len().checked_sub(FRESH) else {
+            return;
+        };
+        let event = &self.ring[at];
+        let object = Arc::new(event.object.without_tree());
+        if let Some(current) = self.objects.get_mut(object.key().as_str())
+            && current.rv == object.rv
+        {
+            *current = Arc::clone(&object);
+        }
+        let previous = match &event.previous {
+            Previous::Known(previous) => Previous::Known(Arc::new(previous.without_tree())),
+            Previous::None => Previous::None,
+            Previous::Forgotten => Previous::Forgotten,
+        };
+        let kind = event.kind;
+        self.ring[at] = Arc::new(Event {
+            kind,
+            object,
+            previous,
+        });
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The resourceVersion is the event's number. All writes pass one task, which checks their
 //! preconditions against what is committed and what is about to be, writes everything that is
-//! waiting in one transaction, and only then publishes it to the caches, in order, and answers.
+//! waiting in one transaction, and only then publishes it to the caches, in order. Whoever wrote is
+//! answered once it is on disk, or before (see [`Durability`]).
 //! There is no second writer. Reads never touch the database: they are served from [`cache`].
 
 pub(crate) mod cache;
@@ -29,6 +30,16 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     name: "events and current objects",
     sql: include_str!("schema.sql"),
 }];
+
+/// When a write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// When it is on disk.
+    Synced,
+    /// When it can be read; on disk it is a moment later. A crash of the process loses nothing, a
+    /// power cut may take such writes back, and those after them.
+    Behind,
+}
 
 /// Why a write did not happen.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -100,7 +111,16 @@ impl Store {
 
     /// Writes one object: its new state is returned once it is on disk.
     pub(crate) async fn write(&self, write: Write) -> Result<Arc<Object>, Error> {
-        let mut written = self.write_all(vec![write]).await?;
+        self.write_as(write, Durability::Synced).await
+    }
+
+    /// Writes one object and returns its new state.
+    pub(crate) async fn write_as(
+        &self,
+        write: Write,
+        durability: Durability,
+    ) -> Result<Arc<Object>, Error> {
+        let mut written = self.submit(vec![write], durability).await?;
         Ok(written
             .pop()
             .expect("invariant: one write gives one object"))
@@ -108,10 +128,22 @@ impl Store {
 
     /// Writes several objects in one transaction, or none.
     pub(crate) async fn write_all(&self, writes: Vec<Write>) -> Result<Vec<Arc<Object>>, Error> {
+        self.submit(writes, Durability::Synced).await
+    }
+
+    async fn submit(
+        &self,
+        writes: Vec<Write>,
+        durability: Durability,
+    ) -> Result<Vec<Arc<Object>>, Error> {
         let (answer, answered) = oneshot::channel();
         let closed = || Error::Database("the object store is closed".to_owned());
         self.queue
-            .send(write::Pending { writes, answer })
+            .send(write::Pending {
+                writes,
+                durability,
+                answer,
+            })
             .await
             .map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?

@@ -80,6 +80,26 @@ impl Object {
         })
     }
 
+    /// The object as a tree that is not kept if it was not there: for passing over many objects.
+    pub(crate) fn glimpse(&self) -> Arc<Value> {
+        match self.value.get() {
+            Some(value) => Arc::clone(value),
+            None => Arc::clone(self.without_tree().value()),
+        }
+    }
+
+    /// The same state without its tree, which takes several times the room of its text.
+    pub(crate) fn without_tree(&self) -> Self {
+        Self {
+            rv: self.rv,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            bytes: self.bytes.clone(),
+            rest: self.rest,
+            value: OnceLock::new(),
+        }
+    }
+
     /// The object's text, with kind and apiVersion as stored.
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.bytes

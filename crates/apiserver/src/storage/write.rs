@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use db::sqlx;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::{Event, EventType, Previous};
 use super::object::{Object, key};
-use super::{Error, Inner};
+use super::{Durability, Error, Inner};
 
 /// At most this many requests share a transaction.
 const BATCH: usize = 256;
@@ -43,7 +45,8 @@ pub(crate) struct Write {
 /// Writes that stand or fall together, and who waits for them.
 pub(super) struct Pending {
     pub(super) writes: Vec<Write>,
-    pub(super) answer: oneshot::Sender<Result<Vec<Arc<Object>>, Error>>,
+    pub(super) durability: Durability,
+    pub(super) answer: Answer,
 }
 
 /// A change that has its number.
@@ -62,47 +65,67 @@ struct Row {
 /// What the transaction being put together will leave behind, by (resource, key).
 type Overlay = HashMap<(Arc<str>, String), Option<Arc<Object>>>;
 
+type Answer = oneshot::Sender<Result<Vec<Arc<Object>>, Error>>;
+
 /// Runs until the store is dropped.
 pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Pending>) {
     let mut rv = inner.published.load(Ordering::Acquire);
     let mut since_compaction = 0;
     let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
+    // Answers that wait for a sync, which goes on while the next batch is put together.
+    let mut syncs = FuturesUnordered::new();
+    loop {
+        let received = tokio::select! {
+            biased;
+            Some(()) = syncs.next(), if !syncs.is_empty() => continue,
+            received = queue.recv_many(&mut batch, BATCH) => received,
+        };
+        if received == 0 {
+            break;
+        }
         let mut overlay = Overlay::new();
         let mut changes = Vec::new();
-        let mut waiting = Vec::new();
-        for Pending { writes, answer } in batch.drain(..) {
-            match prepare(&inner, &mut overlay, &mut rv, writes) {
+        let (mut behind, mut waiting) = (Vec::new(), Vec::new());
+        for pending in batch.drain(..) {
+            match prepare(&inner, &mut overlay, &mut rv, pending.writes) {
                 Ok(prepared) => {
-                    let objects = prepared
+                    let objects: Vec<_> = prepared
                         .iter()
                         .map(|c: &Change| Arc::clone(&c.event.object))
                         .collect();
-                    waiting.push((answer, objects));
+                    match pending.durability {
+                        Durability::Behind => behind.push((pending.answer, objects)),
+                        Durability::Synced => waiting.push((pending.answer, objects)),
+                    }
                     changes.extend(prepared);
                 }
                 // Whoever no longer waits does not care either.
-                Err(error) => drop(answer.send(Err(error))),
+                Err(error) => drop(pending.answer.send(Err(error))),
             }
         }
         if changes.is_empty() {
             continue;
         }
         since_compaction += changes.len() as u64;
-        match commit(&inner, &changes).await {
-            Ok(()) => {
+        tracing::trace!(first = %changes[0].resource, changes = changes.len(), "commit begins");
+        match commit(&inner, &changes, !waiting.is_empty()).await {
+            Ok(synced) => {
+                tracing::trace!(changes = changes.len(), rv, "committed");
                 for Change { resource, event } in changes {
                     inner.cache(&resource).publish(event);
                 }
                 inner.published.store(rv, Ordering::Release);
-                for (answer, objects) in waiting {
+                for (answer, objects) in behind {
                     drop(answer.send(Ok(objects)));
+                }
+                if let Some(synced) = synced {
+                    syncs.push(answer_when(synced, waiting));
                 }
             }
             Err(error) => {
                 let error = stdx::error::chain(&error);
                 tracing::error!("write {} objects: {error}", changes.len());
-                for (answer, _) in waiting {
+                for (answer, _) in behind.into_iter().chain(waiting) {
                     drop(answer.send(Err(Error::Database(error.clone()))));
                 }
             }
@@ -113,6 +136,16 @@ pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Pending>) {
                 tracing::warn!("compact the event table: {}", stdx::error::chain(&error));
             }
         }
+    }
+    while syncs.next().await.is_some() {}
+}
+
+/// Answers when what was written is on disk.
+async fn answer_when(synced: db::Synced, waiting: Vec<(Answer, Vec<Arc<Object>>)>) {
+    let outcome = synced.wait().await;
+    let outcome = outcome.map_err(|error| Error::Database(stdx::error::chain(&error)));
+    for (answer, objects) in waiting {
+        drop(answer.send(outcome.clone().map(|()| objects)));
     }
 }
 
@@ -172,7 +205,12 @@ fn prepare(
     Ok(changes)
 }
 
-async fn commit(inner: &Inner, changes: &[Change]) -> Result<(), db::Error> {
+/// Commits the changes; the sync is told of only if somebody waits for it.
+async fn commit(
+    inner: &Inner,
+    changes: &[Change],
+    awaited: bool,
+) -> Result<Option<db::Synced>, db::Error> {
     let rows: Vec<Row> = changes
         .iter()
         .map(|change| Row {
@@ -181,17 +219,29 @@ async fn commit(inner: &Inner, changes: &[Change]) -> Result<(), db::Error> {
             kind: change.event.kind,
         })
         .collect();
-    inner
-        .db
-        .write(move |connection: &mut db::SqliteConnection| {
-            Box::pin(async move {
-                for row in rows {
-                    insert(connection, row).await?;
-                }
-                Ok(())
-            }) as db::WriteFuture<'_, ()>
+    let job = job(move |connection| {
+        Box::pin(async move {
+            for row in rows {
+                insert(connection, row).await?;
+            }
+            Ok(())
         })
-        .await
+    });
+    if awaited {
+        let ((), synced) = inner.db.commit(job).await?;
+        Ok(Some(synced))
+    } else {
+        inner.db.write_behind(job).await?;
+        Ok(None)
+    }
+}
+
+/// Tells the compiler what a closure is before it guesses.
+fn job<F>(job: F) -> F
+where
+    F: for<'c> FnOnce(&'c mut db::SqliteConnection) -> db::WriteFuture<'c, ()>,
+{
+    job
 }
 
 async fn insert(connection: &mut db::SqliteConnection, row: Row) -> Result<(), db::Error> {
@@ -239,7 +289,7 @@ async fn compact(inner: &Inner, rv: u64) -> Result<(), db::Error> {
     let rv = rv as i64;
     inner
         .db
-        .write(move |connection: &mut db::SqliteConnection| {
+        .write_behind(move |connection: &mut db::SqliteConnection| {
             Box::pin(async move {
                 sqlx::query(
                     "DELETE FROM event WHERE rv <= $1 \

@@ -120,7 +120,7 @@ fn subject(review: &Value, place: &Place) -> Result<UserInfo> {
         name: tree::text(review, "spec.user").to_owned(),
         uid: tree::text(review, "spec.uid").to_owned(),
         groups: words("spec.groups"),
-        extra: std::collections::BTreeMap::new(),
+        ..UserInfo::default()
     };
     if user.name.is_empty() && user.groups.is_empty() {
         let cause = Cause::new(
