@@ -1,11 +1,12 @@
 //! The server's side: finds or starts the spawner process and sends it requests.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio as ProcessStdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 use crate::server::{NO_MOUNTS, SOCKET};
-use crate::spec::{Capabilities, ContainerSpec, ExecExit, ExecSpec, Started};
+use crate::spec::{Capabilities, ContainerSpec, ExecExit, ExecSpec, Exit, Started};
 use crate::wire::{Body, ExeId, Incoming, MAX_FDS, Outgoing, PROTOCOL, Reply, Request};
 
 /// Times a request is sent again after the spawner died under it.
@@ -91,6 +92,9 @@ struct Inner {
     /// Counts the spawner processes that this handle has known.
     generation: watch::Sender<u64>,
     stopping: AtomicBool,
+    /// The connections on which monitors of containers that this handle has started will tell of
+    /// their ends, by state folder.
+    ends: Mutex<HashMap<PathBuf, (UnixStream, Incoming)>>,
 }
 
 /// What the spawner said about itself.
@@ -147,6 +151,7 @@ impl Spawner {
             known: Mutex::new(unknown),
             generation: watch::channel(0).0,
             stopping: AtomicBool::new(false),
+            ends: Mutex::default(),
         });
         let link = inner.link().await?;
         inner.generation.send_replace(1);
@@ -182,9 +187,25 @@ impl Spawner {
     pub async fn launch(&self, spec: &ContainerSpec) -> Result<Started> {
         let body = Body::Launch(Box::new(spec.clone()));
         match self.request(&body, &[]).await? {
-            (Reply::Started(started), ..) => Ok(*started),
+            (Reply::Started(started), socket, incoming) => {
+                let end = (socket, incoming);
+                self.inner.ends().insert(spec.state_dir.clone(), end);
+                Ok(*started)
+            }
             (reply, ..) => Err(unexpected(reply)),
         }
+    }
+
+    /// Waits for the end of a container, as [`crate::wait`] does, but hears of it from the monitor
+    /// if this handle has started the container.
+    pub async fn wait(&self, state_dir: &Path) -> Result<Exit> {
+        let end = self.inner.ends().remove(state_dir);
+        if let Some((socket, mut incoming)) = end
+            && let Ok(Some((Reply::Exited(exit), _))) = hear(&socket, &mut incoming).await
+        {
+            return Ok(*exit);
+        }
+        crate::wait(state_dir).await
     }
 
     /// Runs a command in a running container; when this answers, it has been executed.
@@ -252,6 +273,10 @@ impl Inner {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn ends(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, (UnixStream, Incoming)>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, Vec<OwnedFd>> {

@@ -153,16 +153,21 @@ fn try_out(isolation: &Isolation, dir: &Path) -> Result<(), String> {
         _ => {}
     }
     let spec = ContainerSpec {
-        state_dir: folder.clone(),
+        state_dir: folder.join("state"),
         ..ContainerSpec::default()
     };
-    let result = try_with(isolation, &spec);
+    let anchor = folder.join("root");
+    for folder in [&spec.state_dir, &anchor] {
+        // One that stayed behind will do.
+        drop(std::fs::create_dir(folder));
+    }
+    let result = try_with(isolation, &spec, &anchor);
     // What stays behind is used by the next probe.
     drop(std::fs::remove_dir_all(folder));
     result
 }
 
-fn try_with(isolation: &Isolation, spec: &ContainerSpec) -> Result<(), String> {
+fn try_with(isolation: &Isolation, spec: &ContainerSpec, anchor: &Path) -> Result<(), String> {
     let words = |what: &str, error: io::Error| format!("{what}{}", describe(&error));
     let (mut near, mut far) = std::os::unix::net::UnixStream::pair()
         .map_err(|error| words("make a socket pair: ", error))?;
@@ -174,7 +179,7 @@ fn try_with(isolation: &Isolation, spec: &ContainerSpec) -> Result<(), String> {
             isolation
                 .map_ids(proc.as_fd(), 0, 0)
                 .map_err(|error| words("map user and group: ", error))?;
-            root::enter(spec, isolation.pids).map_err(|error| error.message)
+            root::enter(spec, isolation.pids, anchor).map_err(|error| error.message)
         }));
         let answer = match tried {
             Ok(Ok(())) => "ok".to_owned(),

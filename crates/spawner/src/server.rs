@@ -14,12 +14,13 @@ use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::enter::{self, Enter};
+use crate::identity::{self, Power};
 use crate::isolation::{self, Isolation};
-use crate::monitor::{self, Launch};
+use crate::monitor::{self, Launch, Reserve};
 use crate::root::describe;
 use crate::spec::{Capabilities, ContainerSpec, ExecSpec, StartError, StartStep, Started};
 use crate::sys::{self, Forked};
-use crate::wire::{self, Body, ExeId, Incoming, PROTOCOL, Reply, Request};
+use crate::wire::{self, Body, ExeId, Incoming, Outgoing, PROTOCOL, Reply, Request};
 use crate::{process, state};
 
 /// The socket in the data directory.
@@ -28,6 +29,12 @@ pub(crate) const SOCKET: &str = "spawner.sock";
 const LOCK: &str = "spawner.lock";
 /// The flag that turns namespaces off.
 pub(crate) const NO_MOUNTS: &str = "--no-mounts";
+/// The folder in the data directory on which roots are put together, each in a namespace of its own.
+const ANCHOR: &str = "root";
+/// How many monitors are made before their containers are asked for.
+const RESERVE: usize = 2;
+/// How long they wait: what they have seen of the host gets old.
+const RESERVE_SECONDS: i64 = 10;
 /// How long a spawner without children waits for a server to come back.
 const LONELY_SECONDS: i64 = 30;
 /// How long a predecessor may take to let go of the lock.
@@ -89,7 +96,20 @@ struct Spawner {
     servers: Vec<OwnedFd>,
     held: Vec<OwnedFd>,
     children: BTreeSet<i32>,
+    /// Where roots are put together.
+    anchor: PathBuf,
+    /// Monitors that wait for their containers.
+    reserve: Vec<Waiting>,
+    /// Containers are being started, so that a reserve is worth its while.
+    busy: bool,
     ending: bool,
+}
+
+/// A monitor in reserve.
+struct Waiting {
+    pid: i32,
+    orders: OwnedFd,
+    ids: (u32, u32),
 }
 
 impl Spawner {
@@ -123,6 +143,13 @@ impl Spawner {
         rustix::process::chdir("/")
             .map_err(|error| fail("leave the caller's folder")(error.into()))?;
         let (isolation, capabilities) = isolation::probe(&data_dir);
+        let anchor = data_dir.join(ANCHOR);
+        match std::fs::create_dir(&anchor) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(fail("make the folder for roots")(error));
+            }
+            _ => {}
+        }
         let isolation = if mounts { isolation } else { Isolation::none() };
         let (listener, socket_inode) =
             listen(dir.as_fd()).map_err(fail("listen in the data directory"))?;
@@ -138,6 +165,9 @@ impl Spawner {
             servers: Vec::new(),
             held: Vec::new(),
             children: BTreeSet::new(),
+            anchor,
+            reserve: Vec::new(),
+            busy: false,
             ending: false,
         })
     }
@@ -153,13 +183,22 @@ impl Spawner {
             }
             while let Ok(Some(reaped)) = sys::reap(false) {
                 self.children.remove(&reaped.pid);
+                self.reserve.retain(|waiting| waiting.pid != reaped.pid);
             }
             if accept {
                 self.accept();
+            } else if timed_out && !self.reserve.is_empty() {
+                // They end when they see that.
+                self.reserve.clear();
+                self.busy = false;
+            } else if self.busy && self.reserve.len() < RESERVE {
+                // Nobody asks for anything just now.
+                self.busy = self.add_to_reserve();
             }
             let needed = !self.servers.is_empty() || !self.children.is_empty();
             // A socket that is not ours (any more) cannot bring a server back.
-            if !needed && (timed_out || !self.reachable()) {
+            let alone = timed_out && self.reserve.is_empty();
+            if !needed && (alone || !self.reachable()) {
                 self.ending = true;
             }
         }
@@ -180,16 +219,21 @@ impl Spawner {
                 .map(|server| PollFd::new(server, PollFlags::IN)),
         );
         let lonely = self.servers.is_empty() && self.children.is_empty();
-        let limit = Timespec {
-            tv_sec: LONELY_SECONDS,
-            tv_nsec: 0,
+        let seconds = if self.busy && self.reserve.len() < RESERVE {
+            Some(0)
+        } else if !self.reserve.is_empty() {
+            Some(RESERVE_SECONDS)
+        } else {
+            lonely.then_some(LONELY_SECONDS)
         };
-        let ready = rustix::event::poll(&mut fds, lonely.then_some(&limit));
+        let limit = seconds.map(|tv_sec| Timespec { tv_sec, tv_nsec: 0 });
+        let ready = rustix::event::poll(&mut fds, limit.as_ref());
         let news = |fd: &PollFd<'_>| !fd.revents().is_empty();
         let gone = (0..self.servers.len())
             .filter(|index| news(&fds[index + 2]))
             .collect();
-        (lonely && matches!(ready, Ok(0)), news(&fds[1]), gone)
+        let timed_out = matches!(ready, Ok(0)) && seconds != Some(0);
+        (timed_out, news(&fds[1]), gone)
     }
 
     fn reachable(&self) -> bool {
@@ -255,6 +299,8 @@ impl Spawner {
     fn hello(&mut self, socket: OwnedFd, fds: Vec<OwnedFd>) {
         if !fds.is_empty() {
             self.held = fds;
+            // Those in reserve hold what was held before.
+            self.reserve.clear();
         }
         let Ok(exe) = ExeId::of(self.exe.as_fd()) else {
             return;
@@ -278,6 +324,9 @@ impl Spawner {
                 return not_forked(caller, StartStep::Files, &what, &error);
             }
         };
+        if self.launch_from_reserve(caller, spec, &state) {
+            return;
+        }
         match sys::clone(self.isolation.flags(spec)) {
             Ok(Forked::Parent(pid)) => {
                 self.children.insert(pid);
@@ -291,6 +340,7 @@ impl Spawner {
                     exe: self.exe.as_fd(),
                     held: &held,
                     isolation: &self.isolation,
+                    anchor: &self.anchor,
                 })
             }
             Err(error) => not_forked(
@@ -299,6 +349,78 @@ impl Spawner {
                 "make the container's namespaces",
                 &error,
             ),
+        }
+    }
+
+    /// Gives the container to a monitor that waits for one, if there is one for its like.
+    fn launch_from_reserve(
+        &mut self,
+        caller: &OwnedFd,
+        spec: &ContainerSpec,
+        state: &OwnedFd,
+    ) -> bool {
+        let usual = ContainerSpec::default();
+        let unusual = self.isolation.flags(spec) != self.isolation.flags(&usual);
+        if !self.isolation.mounts || unusual || spec.read_only_root {
+            return false;
+        }
+        self.busy = true;
+        let ids = self.ids(spec);
+        while let Some(waiting) = self.reserve.pop() {
+            if self.isolation.power() == Power::Mapped && waiting.ids != ids {
+                continue;
+            }
+            let sent = Outgoing::new(spec).and_then(|mut frame| {
+                frame.send(&waiting.orders, &[caller.as_fd(), state.as_fd()])
+            });
+            if sent.is_ok() {
+                self.children.insert(waiting.pid);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The ids that a container's root is put together with.
+    fn ids(&self, spec: &ContainerSpec) -> (u32, u32) {
+        if self.isolation.power() == Power::Mapped {
+            let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+            identity::ids(&spec.user, &passwd)
+        } else {
+            (0, 0)
+        }
+    }
+
+    /// Makes a monitor that waits for its container. Whether that worked.
+    fn add_to_reserve(&mut self) -> bool {
+        let ids = self.ids(&ContainerSpec::default());
+        let flags = SocketFlags::CLOEXEC;
+        let Ok((near, far)) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        else {
+            return false;
+        };
+        match sys::clone(self.isolation.flags(&ContainerSpec::default())) {
+            Ok(Forked::Parent(pid)) => {
+                self.reserve.push(Waiting {
+                    pid,
+                    orders: near,
+                    ids,
+                });
+                true
+            }
+            Ok(Forked::Child) => {
+                let held: Vec<RawFd> = self.held.iter().map(AsRawFd::as_raw_fd).collect();
+                monitor::wait_and_run(&Reserve {
+                    orders: far,
+                    ids,
+                    exe: self.exe.as_fd(),
+                    held: &held,
+                    isolation: &self.isolation,
+                    anchor: &self.anchor,
+                })
+            }
+            Err(_) => false,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The protocol between client and spawner: one request per connection, JSON in frames of a
 //! four-byte length, file descriptors beside the first byte.
 //!
-//! A connection outlives its request: `Hello` stays open for as long as the server lives, the reply
-//! to `Launch` comes from the container's monitor, and an `Exec` lasts as long as its command. So
+//! A connection outlives its request: `Hello` stays open for as long as the server lives, the replies
+//! to `Launch` come from the container's monitor, and an `Exec` lasts as long as its command. So
 //! nothing is multiplexed, and the end of a connection without a reply means that nothing was done.
 
 use std::io;
@@ -16,11 +16,11 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Capabilities, ContainerSpec, ExecExit, ExecSpec, StartError, Started};
+use crate::spec::{Capabilities, ContainerSpec, ExecExit, ExecSpec, Exit, StartError, Started};
 
 /// Raised whenever a message changes its meaning. `Shutdown` is understood in every version, so
 /// that a newer server can replace an older spawner.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// Largest frame accepted: environments may be big, but not this big.
 const MAX_FRAME: usize = 16 << 20;
@@ -65,6 +65,8 @@ pub(crate) enum Reply {
     },
     /// To `Launch`.
     Started(Box<Started>),
+    /// To `Launch`, later: the container has ended, and its exit file is there.
+    Exited(Box<Exit>),
     /// To `Exec`: the command runs.
     Running { pid: i32 },
     /// To `Exec`: the command has ended.

@@ -14,8 +14,9 @@ mod tables;
 pub(crate) use io::{ATTACH_SOCKET, Attached};
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Mode};
@@ -24,10 +25,10 @@ use stdx::Clock;
 use crate::identity::{self, Power};
 use crate::isolation::Isolation;
 use crate::process::{self, Command, Target};
-use crate::root::{self, describe};
+use crate::root::{self, Prepared, describe};
 use crate::spec::{ContainerSpec, Exit, ExitProblem, StartError, StartStep, Started};
 use crate::sys::{self, Forked, Reaped};
-use crate::wire::{self, Reply};
+use crate::wire::{self, Incoming, Reply};
 use crate::{spec::Usage, state};
 
 /// What the spawner gives a monitor.
@@ -43,6 +44,8 @@ pub(crate) struct Launch<'a> {
     /// Leases to keep open.
     pub(crate) held: &'a [RawFd],
     pub(crate) isolation: &'a Isolation,
+    /// Where roots are put together.
+    pub(crate) anchor: &'a Path,
 }
 
 /// A container whose program runs.
@@ -55,8 +58,69 @@ struct Running {
 
 /// Runs one container from start to end; the process exists for nothing else.
 pub(crate) fn run(launch: &Launch<'_>) -> ! {
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| supervise(launch)));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut keep = launch.held.to_vec();
+        keep.extend([&launch.caller, &launch.exe, &launch.state].map(AsRawFd::as_raw_fd));
+        become_monitor(&keep);
+        supervise(launch, None);
+    }));
     sys::exit_now(i32::from(result.is_err()))
+}
+
+/// What a monitor is given that is made before its container is asked for.
+#[derive(Debug)]
+pub(crate) struct Reserve<'a> {
+    /// Where it hears of its container; it ends when the other side does.
+    pub(crate) orders: OwnedFd,
+    /// The ids that its container is going to have.
+    pub(crate) ids: (u32, u32),
+    pub(crate) exe: BorrowedFd<'a>,
+    pub(crate) held: &'a [RawFd],
+    pub(crate) isolation: &'a Isolation,
+    pub(crate) anchor: &'a Path,
+}
+
+/// Puts a root together, waits for the container it is for, and runs that from start to end.
+pub(crate) fn wait_and_run(reserve: &Reserve<'_>) -> ! {
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut keep = reserve.held.to_vec();
+        keep.extend([reserve.orders.as_raw_fd(), reserve.exe.as_raw_fd()]);
+        become_monitor(&keep);
+        let prepared = || -> Option<Prepared> {
+            let proc = state::open_proc().ok()?;
+            let (uid, gid) = reserve.ids;
+            reserve.isolation.map_ids(proc.as_fd(), uid, gid).ok()?;
+            let own_proc = reserve.isolation.pid_namespace(&ContainerSpec::default());
+            root::prepare(reserve.anchor, false, own_proc).ok()
+        };
+        // What does not work now fails again when there is somebody to be told.
+        let prepared = prepared();
+        let Ok(Some((frame, fds))) = Incoming::default().receive(&reserve.orders) else {
+            return;
+        };
+        let (Ok(spec), [caller, state]) = (serde_json::from_slice(&frame), fds.as_slice()) else {
+            return;
+        };
+        sys::close(reserve.orders.as_fd());
+        let launch = Launch {
+            spec: &spec,
+            caller: caller.as_fd(),
+            state: state.as_fd(),
+            exe: reserve.exe,
+            held: reserve.held,
+            isolation: reserve.isolation,
+            anchor: reserve.anchor,
+        };
+        supervise(&launch, prepared);
+    }));
+    sys::exit_now(i32::from(result.is_err()))
+}
+
+fn become_monitor(keep: &[RawFd]) {
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"coracle-monitor");
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    sys::close_all_except(keep);
 }
 
 fn now() -> Timestamp {
@@ -71,29 +135,25 @@ fn files_error(what: &str, error: &std::io::Error) -> StartError {
     }
 }
 
-fn supervise(launch: &Launch<'_>) {
-    let _ = rustix::process::setsid();
-    let _ = rustix::thread::set_name(c"coracle-monitor");
-    rustix::process::umask(Mode::from_raw_mode(0o077));
-    let mut keep = launch.held.to_vec();
-    keep.extend([&launch.caller, &launch.exe, &launch.state].map(AsRawFd::as_raw_fd));
-    sys::close_all_except(&keep);
-
+fn supervise(launch: &Launch<'_>, prepared: Option<Prepared>) {
     let state = launch.state;
     let signals = sys::signals_as_fd(&[libc::SIGCHLD]);
     let started = signals
         .map_err(|error| files_error("watch signals", &error))
-        .and_then(|signals| Ok((start(launch, state)?, signals)));
+        .and_then(|signals| Ok((start(launch, state, prepared)?, signals)));
     match started {
         Ok((mut running, signals)) => {
             let reply = Reply::Started(Box::new(running.started.clone()));
             wire::reply(launch.caller, &reply, &[]);
-            sys::close(launch.caller);
             let ended = running.streams.copy_until_end(running.pid, signals.as_fd());
             let own_pid_namespace = launch.isolation.pid_namespace(launch.spec);
             end_descendants(running.started.monitor_pid, own_pid_namespace);
             running.streams.drain();
-            record(state, &running, ended);
+            let exit = record(state, &running, ended);
+            // The end of this process would say the same, but the kernel takes its time to take the
+            // namespaces down before it tells. A caller that is gone finds the file.
+            wire::reply(launch.caller, &Reply::Exited(Box::new(exit)), &[]);
+            sys::close(launch.caller);
             running.streams.flush_clients();
         }
         Err(error) => {
@@ -115,7 +175,11 @@ fn supervise(launch: &Launch<'_>) {
     }
 }
 
-fn start(launch: &Launch<'_>, state: BorrowedFd<'_>) -> Result<Running, StartError> {
+fn start(
+    launch: &Launch<'_>,
+    state: BorrowedFd<'_>,
+    prepared: Option<Prepared>,
+) -> Result<Running, StartError> {
     let (spec, isolation) = (launch.spec, launch.isolation);
     let fail = |step: StartStep, what: &str| {
         let what = what.to_owned();
@@ -142,16 +206,21 @@ fn start(launch: &Launch<'_>, state: BorrowedFd<'_>) -> Result<Running, StartErr
     let mut env = process::environment(&spec.env, uid, &passwd);
     let mut cwd = spec.cwd.clone().unwrap_or_else(|| "/".to_owned());
 
-    isolation
-        .map_ids(proc.as_fd(), uid, gid)
-        .map_err(isolate("map user and group"))?;
+    if prepared.is_none() {
+        isolation
+            .map_ids(proc.as_fd(), uid, gid)
+            .map_err(isolate("map user and group"))?;
+    }
     let own_proc = isolation.pid_namespace(spec);
     if !own_proc {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| isolate("adopt orphans")(error.into()))?;
     }
     if isolation.mounts {
-        root::enter(spec, own_proc)?;
+        match prepared {
+            Some(prepared) => root::finish(prepared, spec)?,
+            None => root::enter(spec, own_proc, launch.anchor)?,
+        }
         if let Some(hostname) = &spec.hostname {
             rustix::system::sethostname(hostname.as_bytes())
                 .map_err(|error| isolate("set host name")(error.into()))?;
@@ -276,7 +345,7 @@ fn end_descendants(monitor: i32, own_pid_namespace: bool) {
     }
 }
 
-fn record(state: BorrowedFd<'_>, running: &Running, ended: Reaped) {
+fn record(state: BorrowedFd<'_>, running: &Running, ended: Reaped) -> Exit {
     let exit = Exit {
         id: running.started.id.clone(),
         exit_code: ended.code,
@@ -290,4 +359,5 @@ fn record(state: BorrowedFd<'_>, running: &Running, ended: Reaped) {
     };
     // A full disk cannot be told to anyone from here; the container then counts as lost.
     drop(state::write(state, state::EXIT_FILE, &exit));
+    exit
 }

@@ -9,12 +9,13 @@
 //! still hit).
 //!
 //! All sources are cloned as detached trees (`open_tree`) before the first change, so neither the
-//! tmpfs nor an earlier mount can hide or leak into a later one, and the new root can be put together
-//! on the state folder whatever that folder lies in.
+//! tmpfs nor an earlier mount can hide or leak into a later one. What every container has is put
+//! together before one is asked for ([`prepare`]); only the rest is in the way of a start
+//! ([`finish`]).
 
 mod points;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -32,6 +33,8 @@ use points::{Kind, Points};
 const DEVICES: [&str; 7] = ["full", "null", "pts", "random", "tty", "urandom", "zero"];
 /// Where the Pod's `hosts` file is found inside.
 const POD_ETC: &str = ".coracle";
+/// And the host's.
+const HOST_ETC: &str = ".etc";
 
 /// A mount tree that is not attached anywhere yet.
 struct Detached {
@@ -58,34 +61,59 @@ pub(crate) fn describe(error: &io::Error) -> String {
         .unwrap_or_default()
 }
 
-/// Builds the root filesystem of `spec` and makes it this process's. With `own_proc`, `/proc` shows
-/// this process's own pid namespace.
-pub(crate) fn enter(spec: &ContainerSpec, own_proc: bool) -> Result<(), StartError> {
-    // Whoever the container runs as must get through the folders made here; the state files that
-    // are made later are nobody else's business.
-    let before = rustix::process::umask(Mode::from_raw_mode(0o022));
-    let entered = build(spec, own_proc);
-    rustix::process::umask(before);
-    entered
+/// A root filesystem that has everything but what a container brings along.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    points: Points,
+    /// The `/etc` in it.
+    etc: OwnedFd,
+    /// The host's file, if it has one.
+    has_host_name: bool,
 }
 
-fn build(spec: &ContainerSpec, own_proc: bool) -> Result<(), StartError> {
-    let fail = |what: &str| {
-        let what = what.to_owned();
-        move |error: io::Error| mount_error(&what, &error)
-    };
+/// Builds the root filesystem of `spec` and makes it this process's. With `own_proc`, `/proc` shows
+/// this process's own pid namespace. `anchor` is a folder of no other use, see [`prepare`].
+pub(crate) fn enter(spec: &ContainerSpec, own_proc: bool, anchor: &Path) -> Result<(), StartError> {
+    finish(prepare(anchor, spec.read_only_root, own_proc)?, spec)
+}
+
+/// Builds all that is the same for every container. It can be done before a container is asked for.
+/// The new root lies on the folder `anchor` until it becomes the root; that mount cannot be bound,
+/// so that it is in no volume, whatever folder a volume is.
+pub(crate) fn prepare(
+    anchor: &Path,
+    read_only: bool,
+    own_proc: bool,
+) -> Result<Prepared, StartError> {
+    with_open_mask(|| build(anchor, read_only, own_proc))
+}
+
+/// Adds what is the container's own, and makes it this process's root.
+pub(crate) fn finish(prepared: Prepared, spec: &ContainerSpec) -> Result<(), StartError> {
+    with_open_mask(|| complete(prepared, spec))
+}
+
+/// Whoever the container runs as must get through the folders made here; the state files that are
+/// made later are nobody else's business.
+fn with_open_mask<T>(work: impl FnOnce() -> T) -> T {
+    let before = rustix::process::umask(Mode::from_raw_mode(0o022));
+    let done = work();
+    rustix::process::umask(before);
+    done
+}
+
+fn failing(what: &str) -> impl FnOnce(io::Error) -> StartError {
+    let what = what.to_owned();
+    move |error: io::Error| mount_error(&what, &error)
+}
+
+fn build(anchor: &Path, read_only: bool, own_proc: bool) -> Result<Prepared, StartError> {
+    let fail = failing;
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", downstream)
         .map_err(|error| fail("make mounts private")(error.into()))?;
-
-    // By its path: a descriptor from outside belongs to the mounts of the namespace outside.
-    let what = format!("open state folder {}", spec.state_dir.display());
-    let state = open_dir(rustix::fs::CWD, &spec.state_dir).map_err(fail(&what))?;
-    let host =
-        clone_host(spec.read_only_root, own_proc).map_err(fail("bind the host's folders"))?;
-    let volumes = clone_volumes(spec)?;
-    let tmp = private_tmp(state.as_fd()).map_err(fail("make /tmp"))?;
-    let etc = clone(rustix::fs::CWD, "/etc", spec.read_only_root).ok();
+    let host = clone_host(read_only, own_proc).map_err(fail("bind the host's folders"))?;
+    let etc = clone(rustix::fs::CWD, "/etc", read_only).ok();
     let dev = clone(rustix::fs::CWD, "/dev", false).map_err(fail("bind /dev"))?;
     let device = |name| {
         Some((
@@ -94,6 +122,40 @@ fn build(spec: &ContainerSpec, own_proc: bool) -> Result<(), StartError> {
         ))
     };
     let devices: Vec<(&str, Detached)> = DEVICES.into_iter().filter_map(device).collect();
+
+    let root = tmpfs(&[("mode", "755")]).map_err(fail("make root filesystem"))?;
+    // By its path: a descriptor from outside belongs to the mounts of the namespace outside.
+    open_dir(rustix::fs::CWD, anchor)
+        .and_then(|place| attach(&root, &place))
+        .map_err(fail("attach root filesystem"))?;
+    rustix::mount::mount_change(anchor, MountPropagationFlags::UNBINDABLE)
+        .map_err(|error| fail("hide root filesystem")(error.into()))?;
+    let mut points = Points::new(root, read_only);
+    assemble(&mut points, host, own_proc).map_err(fail("assemble root filesystem"))?;
+    own_dev(&mut points, &dev, devices).map_err(fail("assemble /dev"))?;
+    let etc = own_etc(&mut points, etc.as_ref()).map_err(fail("assemble /etc"))?;
+    // Tokens are mounted below it, so nearly every container needs it covered.
+    points
+        .cover("/var/run")
+        .map_err(fail("cover the host's /run"))?;
+    Ok(Prepared {
+        points,
+        etc,
+        has_host_name: Path::new("/etc/hostname").exists(),
+    })
+}
+
+fn complete(prepared: Prepared, spec: &ContainerSpec) -> Result<(), StartError> {
+    let fail = failing;
+    let Prepared {
+        mut points,
+        etc,
+        has_host_name,
+    } = prepared;
+    let what = format!("open state folder {}", spec.state_dir.display());
+    let state = open_dir(rustix::fs::CWD, &spec.state_dir).map_err(fail(&what))?;
+    let volumes = clone_volumes(spec)?;
+    let tmp = private_tmp(state.as_fd()).map_err(fail("make /tmp"))?;
     let pod_etc = match &spec.etc_dir {
         Some(dir) => {
             let what = format!("mount {}", dir.display());
@@ -102,13 +164,10 @@ fn build(spec: &ContainerSpec, own_proc: bool) -> Result<(), StartError> {
         }
         None => None,
     };
-
-    let root = tmpfs(&[("mode", "755")]).map_err(fail("make root filesystem"))?;
-    attach(&root, &state).map_err(fail("attach root filesystem"))?;
-    let mut points = Points::new(root, spec.read_only_root);
-    assemble(&mut points, host, tmp, own_proc).map_err(fail("assemble root filesystem"))?;
-    own_dev(&mut points, &dev, devices).map_err(fail("assemble /dev"))?;
-    own_etc(&mut points, etc.as_ref(), pod_etc).map_err(fail("assemble /etc"))?;
+    points
+        .add(c"tmp", &tmp, Kind::Volume)
+        .map_err(fail("assemble root filesystem"))?;
+    pod_files(&mut points, &etc, pod_etc, has_host_name).map_err(fail("assemble /etc"))?;
     for (target, read_only, source) in volumes {
         let what = format!("mount {target}");
         points
@@ -122,7 +181,9 @@ fn build(spec: &ContainerSpec, own_proc: bool) -> Result<(), StartError> {
     points
         .seal()
         .map_err(fail("make root filesystem read-only"))?;
-    pivot(points.root()).map_err(fail("change root filesystem"))
+    pivot(points.root()).map_err(fail("change root filesystem"))?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE)
+        .map_err(|error| fail("make mounts private")(error.into()))
 }
 
 /// Clones what lies at `path` with all mounts below it.
@@ -261,19 +322,13 @@ fn private_tmp(state: BorrowedFd<'_>) -> io::Result<Detached> {
     clone(state, "tmp", false)
 }
 
-fn assemble(
-    points: &mut Points,
-    host: Vec<(CString, TopLevel)>,
-    tmp: Detached,
-    own_proc: bool,
-) -> io::Result<()> {
+fn assemble(points: &mut Points, host: Vec<(CString, TopLevel)>, own_proc: bool) -> io::Result<()> {
     for (name, entry) in host {
         match entry {
             TopLevel::Folder(tree) => points.add(&name, &tree, Kind::Host)?,
             TopLevel::Link(target) => rustix::fs::symlinkat(target, points.root(), name)?,
         }
     }
-    points.add(c"tmp", &tmp, Kind::Volume)?;
     if own_proc {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -298,7 +353,7 @@ fn link_folder(
     let folder = open_dir(points.root(), name)?;
     let behind = open_dir(points.root(), hidden.as_str())?;
     for (name, kind) in entries(&behind)? {
-        if own.iter().any(|own| own.as_bytes() == name.to_bytes()) {
+        if own.iter().any(|own| own.as_bytes() == name.to_bytes()) || is_console(&name) {
             continue;
         }
         let target = if kind == FileType::Symlink {
@@ -313,17 +368,18 @@ fn link_folder(
     Ok(folder)
 }
 
-/// `/etc`: the host's, except for the names that are the Pod's.
-fn own_etc(
-    points: &mut Points,
-    host: Option<&Detached>,
-    pod: Option<(Detached, bool)>,
-) -> io::Result<()> {
-    let mut own = vec!["nsswitch.conf"];
-    if let Some((_, has_hostname)) = &pod {
-        own.push("hosts");
-        own.extend(has_hostname.then_some("hostname"));
-    }
+/// The host's consoles and serial lines: a machine has dozens of them, and no container uses one.
+fn is_console(name: &CStr) -> bool {
+    let name = name.to_bytes();
+    let numbered = |rest: &[u8]| rest.first().is_some_and(u8::is_ascii_digit);
+    name.strip_prefix(b"tty").is_some_and(numbered)
+        || name.starts_with(b"ttyS")
+        || name.starts_with(b"vcs")
+}
+
+/// `/etc`: the host's, except for the names that are or may be the Pod's.
+fn own_etc(points: &mut Points, host: Option<&Detached>) -> io::Result<OwnedFd> {
+    let own = ["nsswitch.conf", "hosts", "hostname"];
     let etc = if let Some(host) = host {
         link_folder(points, "etc", host, &own)?
     } else {
@@ -334,11 +390,26 @@ fn own_etc(
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&etc, "nsswitch.conf", flags, Mode::from_raw_mode(0o644))?;
     rustix::io::write(&file, nsswitch.as_bytes())?;
-    if let Some((tree, _)) = pod {
-        points.add(&CString::new(POD_ETC)?, &tree, Kind::Volume)?;
-        for name in &own[1..] {
-            rustix::fs::symlinkat(format!("../{POD_ETC}/{name}"), &etc, *name)?;
+    Ok(etc)
+}
+
+/// The files in `/etc` that a Pod may have of its own; the host's where it has none.
+fn pod_files(
+    points: &mut Points,
+    etc: &OwnedFd,
+    pod: Option<(Detached, bool)>,
+    has_host_name: bool,
+) -> io::Result<()> {
+    let (hosts, name) = match &pod {
+        Some((tree, has_name)) => {
+            points.add(&CString::new(POD_ETC)?, tree, Kind::Volume)?;
+            (POD_ETC, if *has_name { POD_ETC } else { HOST_ETC })
         }
+        None => (HOST_ETC, HOST_ETC),
+    };
+    rustix::fs::symlinkat(format!("../{hosts}/hosts"), etc, "hosts")?;
+    if name == POD_ETC || has_host_name {
+        rustix::fs::symlinkat(format!("../{name}/hostname"), etc, "hostname")?;
     }
     Ok(())
 }

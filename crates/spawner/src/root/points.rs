@@ -97,6 +97,14 @@ impl Points {
         Ok(())
     }
 
+    /// Lays a cover over the folder at `path` in which mount points can be made, if it is the host's.
+    pub(super) fn cover(&mut self, path: &str) -> io::Result<()> {
+        match self.walk(path)? {
+            Place::Found { path, .. } if self.kind(&path) == Kind::Host => self.shadow(&path),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes sure that there is a folder at `path`.
     pub(super) fn dir(&mut self, path: &str) -> io::Result<()> {
         self.ensure(path, true).map(drop)
