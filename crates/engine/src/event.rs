@@ -95,6 +95,12 @@ pub enum Outcome {
         /// Whether something of it is left that has to be stopped.
         stop: bool,
     },
+    /// It was taken away from where it ran, for reasons that are not its own. The task begins anew,
+    /// and that is not one of its retries.
+    Lost {
+        /// What happened.
+        message: String,
+    },
 }
 
 /// What an attempt produced.

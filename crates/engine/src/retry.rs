@@ -43,7 +43,8 @@ impl RetryPolicy {
     /// Whether this end of an attempt is one to try again.
     pub(crate) fn covers(&self, outcome: &Outcome) -> bool {
         match outcome {
-            Outcome::Succeeded(_) => false,
+            // What was lost is begun anew whatever the policy.
+            Outcome::Succeeded(_) | Outcome::Lost { .. } => false,
             Outcome::Failed { .. } => matches!(self.on, RetryOn::Failure | RetryOn::Always),
             Outcome::Error { transient, .. } => match self.on {
                 RetryOn::Failure => false,

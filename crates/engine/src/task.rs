@@ -226,6 +226,8 @@ pub struct Attempt {
     pub exit_code: Option<i32>,
     /// Whether it has to be stopped, because it did not end by itself.
     pub(crate) stop: bool,
+    /// Whether it was taken away, so that it does not count.
+    pub lost: bool,
 }
 
 impl Task {

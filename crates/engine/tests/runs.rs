@@ -402,6 +402,33 @@ fn an_attempt_that_cannot_be_carried_out_is_stopped_and_an_error() {
 }
 
 #[test]
+fn a_lost_attempt_is_made_again_and_is_none_of_the_retries() {
+    let main = dag("main", &[], vec![task("a", "step", &[])]);
+    let mut step = work("step", &[]);
+    step.retry = Some(retry(1, None));
+    let (mut run, _) = Driver::new(plan(vec![main, step]));
+    let lost = || engine::Outcome::Lost {
+        message: "node shutdown".into(),
+    };
+    assert_eq!(run.apply(finish(".a", 0, 1, lost())), ["start .a#1"]);
+    assert_eq!(run.apply(finish(".a", 1, 2, lost())), ["start .a#2"]);
+    assert_eq!(run.apply(finish(".a", 2, 3, failed())), ["start .a#3"]);
+    assert_eq!(run.apply(finish(".a", 3, 4, failed())), ["finished Failed"]);
+}
+
+#[test]
+fn a_lost_attempt_of_a_terminated_run_stays_lost() {
+    let main = dag("main", &[], vec![task("a", "step", &[])]);
+    let (mut run, _) = Driver::new(plan(vec![main, work("step", &[])]));
+    run.apply(Event::TerminateRequested { at: at(1) });
+    let lost = engine::Outcome::Lost {
+        message: "node shutdown".into(),
+    };
+    assert!(run.apply(finish(".a", 0, 2, lost)).is_empty());
+    assert_eq!(run.run.phase(), RunPhase::Failed);
+}
+
+#[test]
 fn an_entrypoint_may_be_work() {
     let (mut run, effects) = Driver::new(plan(vec![work("step", &[])]));
     assert_eq!(effects, ["start #0"]);

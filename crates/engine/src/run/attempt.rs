@@ -54,6 +54,7 @@ impl Turn<'_> {
             host: None,
             exit_code: None,
             stop: false,
+            lost: false,
         });
         let number = work.number(work.attempts.len() - 1);
         let effect = self.run.start_effect(id, number);
@@ -81,7 +82,9 @@ impl Turn<'_> {
             Outcome::Failed { exit_code, message } => {
                 (Phase::Failed, Some(message.clone()), *exit_code)
             }
-            Outcome::Error { message, .. } => (Phase::Error, Some(message.clone()), None),
+            Outcome::Error { message, .. } | Outcome::Lost { message } => {
+                (Phase::Error, Some(message.clone()), None)
+            }
         };
         if let Some(attempt) = self.latest(id) {
             attempt.phase = phase;
@@ -89,6 +92,7 @@ impl Turn<'_> {
             attempt.finished_at = Some(at);
             attempt.exit_code = exit_code;
             attempt.stop = stop;
+            attempt.lost = matches!(outcome, Outcome::Lost { .. });
         }
         if stop {
             let task = self.run.tasks[id.index()].path.clone();
@@ -108,6 +112,15 @@ impl Turn<'_> {
             }
             Outcome::Failed { .. } | Outcome::Error { .. } => {
                 self.try_again(id, outcome, phase, message);
+            }
+            Outcome::Lost { .. } if self.run.is_stopped(id) => {
+                self.then_finish(id, phase, message);
+            }
+            Outcome::Lost { .. } => {
+                let task = self.task(id);
+                task.phase = Phase::Running;
+                task.message = message;
+                self.request_attempt(id);
             }
         }
     }
@@ -248,6 +261,14 @@ impl Run {
         }
     }
 
+    /// Whether nothing more is started where the task belongs.
+    fn is_stopped(&self, id: TaskId) -> bool {
+        self.tasks[id.index()]
+            .frame
+            .and_then(|frame| self.tasks[frame.index()].frame_state())
+            .is_some_and(|frame| frame.stopped)
+    }
+
     /// Whether the task is tried again: the pause and the number of the next attempt. The error
     /// says why not although the policy covers this end.
     fn retry(
@@ -259,18 +280,16 @@ impl Run {
         let Some(policy) = &self.template(id).retry else {
             return Ok(None);
         };
-        let stopped = |f: TaskId| {
-            self.tasks[f.index()]
-                .frame_state()
-                .is_some_and(|s| s.stopped)
-        };
-        if !policy.covers(outcome) || self.tasks[id.index()].frame.is_some_and(stopped) {
+        if !policy.covers(outcome) || self.is_stopped(id) {
             return Ok(None);
         }
         let Some(work) = self.tasks[id.index()].work() else {
             return Ok(None);
         };
-        let tried = work.attempts.len() - work.first;
+        let tried = work.attempts[work.first..]
+            .iter()
+            .filter(|attempt| !attempt.lost)
+            .count();
         if let Some(limit) = &policy.limit {
             let scope = Inside::of(self, Some(id));
             let text = limit.resolve_string(&scope);

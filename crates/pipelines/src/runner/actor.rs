@@ -4,17 +4,17 @@
 //! for it, so nothing of a run goes on without its task.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use engine::{Effect, Event, Outcome, Run, TaskPath};
-use futures::future::{AbortHandle, BoxFuture};
+use futures::future::{AbortHandle, BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use stdx::Backoff;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{Error, Shared, news, patience, pod, resource, run_status};
 use crate::journal::{self, Record, Status};
@@ -48,6 +48,10 @@ pub(crate) enum Command {
 /// At most this many messages share an append.
 const BATCH: usize = 256;
 
+/// News of progress alone waits this long for something to be written down with. The Pods tell it
+/// again after a crash.
+const PROGRESS_WAITS: Duration = Duration::from_millis(200);
+
 pub(crate) struct Actor {
     shared: Arc<Shared>,
     record: Arc<Record>,
@@ -61,6 +65,14 @@ pub(crate) struct Actor {
     seen: BTreeSet<(TaskPath, u32)>,
     /// Ends a part of `work` that waits for something, when its attempt is no longer wanted.
     waits: BTreeMap<(TaskPath, u32), AbortHandle>,
+    /// What the attempts that have a Pod or wait for one hold, or will.
+    slots: BTreeMap<(TaskPath, u32), Arc<OnceLock<OwnedSemaphorePermit>>>,
+    /// How many events the journal has.
+    recorded: u64,
+    /// Events that are in the run and not yet in the journal: all of them progress.
+    held: Vec<Event>,
+    /// When they are written down at the latest.
+    held_until: OptionFuture<BoxFuture<'static, ()>>,
 }
 
 /// Whether the task goes on.
@@ -79,6 +91,9 @@ impl Actor {
         inbox: mpsc::UnboundedReceiver<Message>,
     ) -> Self {
         Self {
+            recorded: run.version(),
+            held: Vec::new(),
+            held_until: None.into(),
             shared,
             record,
             manifest,
@@ -88,6 +103,7 @@ impl Actor {
             timers: FuturesUnordered::new(),
             seen: BTreeSet::new(),
             waits: BTreeMap::new(),
+            slots: BTreeMap::new(),
         }
     }
 
@@ -108,6 +124,7 @@ impl Actor {
                     _ = self.inbox.recv_many(&mut batch, BATCH) => {}
                     Some(news) = self.work.next(), if !self.work.is_empty() => events.extend(news),
                     Some(fired) = self.timers.next(), if !self.timers.is_empty() => events.push(fired),
+                    Some(()) = &mut self.held_until => self.record(Vec::new()).await?,
                 }
             }
             if self.turn(&mut batch, events).await? == Next::Stop {
@@ -121,7 +138,6 @@ impl Actor {
         batch: &mut Vec<Message>,
         events: Vec<Event>,
     ) -> Result<Next, journal::Error> {
-        let before = self.run.version();
         let mut applied = Vec::new();
         let mut effects = Vec::new();
         let mut answers = Vec::new();
@@ -181,11 +197,15 @@ impl Actor {
             let _ = reply.send(());
             return Ok(Next::Stop);
         }
-        if !applied.is_empty() {
-            let status = Status::of(&self.run);
-            append(&self.shared, &self.record.run, before, &applied, &status).await?;
-            let answer = run_status(&self.record.run, self.record.workflow.clone(), &status);
-            self.shared.publish(&answer);
+        let progress = |event: &Event| matches!(event, Event::TaskProgressed { .. });
+        if !applied.iter().all(progress) {
+            self.record(applied).await?;
+        } else if !applied.is_empty() {
+            if self.held.is_empty() {
+                let pause = self.shared.clock.sleep(PROGRESS_WAITS);
+                self.held_until = Some(pause).into();
+            }
+            self.held.append(&mut applied);
         }
         self.carry_out(effects);
         for (reply, answer) in answers {
@@ -197,6 +217,22 @@ impl Actor {
         Ok(Next::GoOn)
     }
 
+    /// Writes down what is held, and `events` after it.
+    async fn record(&mut self, events: Vec<Event>) -> Result<(), journal::Error> {
+        let mut all = std::mem::take(&mut self.held);
+        self.held_until = None.into();
+        all.extend(events);
+        let status = Status::of(&self.run);
+        let run = &self.record.run;
+        tracing::trace!(run_id = run, events = all.len(), "append begins");
+        append(&self.shared, run, self.recorded, &all, &status).await?;
+        tracing::trace!(run_id = run, "appended");
+        self.recorded = self.run.version();
+        let answer = run_status(run, self.record.workflow.clone(), &status);
+        self.shared.publish(&answer);
+        Ok(())
+    }
+
     fn apply(&mut self, event: Event, applied: &mut Vec<Event>, effects: &mut Vec<Effect>) {
         if !self.run.is_news(&event) {
             return;
@@ -204,6 +240,9 @@ impl Actor {
         match self.run.apply(&event) {
             Ok(more) => {
                 effects.extend(more);
+                if let Event::TaskFinished { task, attempt, .. } = &event {
+                    self.no_longer_wanted(&(task.clone(), *attempt));
+                }
                 applied.push(event);
             }
             Err(error) => tracing::warn!(run_id = self.record.run, "news dropped: {error}"),
@@ -220,8 +259,15 @@ impl Actor {
                     match start.kind {
                         engine::WorkKind::Container => {
                             let retried = self.has_retry(&start.template);
-                            let made = pod::start(shared, record, settings, start, retried);
-                            self.work.push(Box::pin(made));
+                            let key = (start.task.clone(), start.attempt);
+                            let slot = Arc::new(OnceLock::new());
+                            self.slots.insert(key.clone(), slot.clone());
+                            self.wait(key, async move {
+                                if let Ok(free) = shared.slots.clone().acquire_owned().await {
+                                    drop(slot.set(free));
+                                }
+                                pod::start(shared, record, settings, start, retried).await
+                            });
                         }
                         engine::WorkKind::Resource => {
                             let key = (start.task.clone(), start.attempt);
@@ -245,9 +291,7 @@ impl Actor {
                     }
                 }
                 Effect::StopWork { task, attempt } => {
-                    if let Some(wait) = self.waits.remove(&(task.clone(), attempt)) {
-                        wait.abort();
-                    }
+                    self.no_longer_wanted(&(task.clone(), attempt));
                     let name = self.pod_name(&task, attempt);
                     if let Some(name) = name {
                         self.work
@@ -273,6 +317,7 @@ impl Actor {
                     for wait in std::mem::take(&mut self.waits).into_values() {
                         wait.abort();
                     }
+                    self.slots.clear();
                 }
             }
         }
@@ -288,6 +333,14 @@ impl Actor {
         self.waits.insert(attempt, handle);
         self.work
             .push(Box::pin(work.map(|ended| ended.ok().flatten())));
+    }
+
+    /// Whatever an attempt waits for is given up, and its slot is free.
+    fn no_longer_wanted(&mut self, attempt: &(TaskPath, u32)) {
+        if let Some(wait) = self.waits.remove(attempt) {
+            wait.abort();
+        }
+        self.slots.remove(attempt);
     }
 
     fn has_retry(&self, template: &str) -> bool {

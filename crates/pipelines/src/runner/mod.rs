@@ -30,7 +30,7 @@ use engine::{Effect, Run, RunPhase};
 use jiff::Timestamp;
 use serde_json::Value;
 use stdx::{OnError, SharedClock, SharedRng, Supervisor};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use self::actor::{Actor, Command, Message};
 pub(crate) use self::workflow::Nodes;
@@ -45,6 +45,9 @@ pub struct Options {
     pub service_account: String,
     /// A step fails when no node could take its Pod for so long, whatever else ended.
     pub unschedulable_after: Duration,
+    /// At most this many steps of all runs have a Pod at the same time. The rest wait here, where
+    /// they cost next to nothing.
+    pub pods_at_once: usize,
 }
 
 impl Default for Options {
@@ -53,6 +56,7 @@ impl Default for Options {
             namespace: "kubeflow".to_owned(),
             service_account: "pipeline-runner".to_owned(),
             unschedulable_after: Duration::from_secs(30),
+            pods_at_once: 256,
         }
     }
 }
@@ -163,6 +167,8 @@ pub(crate) struct Shared {
     pub(crate) rng: SharedRng,
     supervisor: Supervisor,
     changes: broadcast::Sender<RunStatus>,
+    /// One for each step that has a Pod.
+    slots: Arc<Semaphore>,
     /// The unfinished runs. Messages are sent, and actors take themselves off, under this lock, so
     /// that no message is lost between the two.
     actors: Mutex<BTreeMap<String, mpsc::UnboundedSender<Message>>>,
@@ -185,6 +191,7 @@ impl Runner {
         })?;
         let (changes, _) = broadcast::channel(1024);
         let shared = Arc::new(Shared {
+            slots: Arc::new(Semaphore::new(options.pods_at_once)),
             options,
             journal,
             client,

@@ -150,6 +150,8 @@ fn failure(status: &PodStatus) -> Outcome {
         let message = reason_and(Some(reason), status.message.as_deref());
         return match reason {
             "DeadlineExceeded" => Outcome::Failed { exit_code, message },
+            // The node goes down in good order, and whoever is on it begins anew elsewhere or later.
+            "Terminated" | "NodeShutdown" | "Shutdown" => Outcome::Lost { message },
             // The node took the Pod away: the step itself did nothing wrong.
             _ => Outcome::Error {
                 message,

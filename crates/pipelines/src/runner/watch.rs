@@ -43,5 +43,10 @@ fn hand_over(shared: &Shared, pod: Pod, message: impl Fn(Arc<Pod>) -> Message) {
     let Some(run) = pod.labels().get(RUN_LABEL).cloned() else {
         return;
     };
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    tracing::trace!(pod = pod.name_any(), phase, "pod news");
     shared.send(&run, message(Arc::new(pod)));
 }
