@@ -158,7 +158,8 @@ impl<K: Resource> Cache<K> {
                 state.listing = Some(BTreeMap::new());
                 state.gone.clear();
             }
-            watcher::Event::InitApply(object) => {
+            watcher::Event::InitApply(mut object) => {
+                object.meta_mut().managed_fields = None;
                 let mut state = self.write();
                 state.seen = state.seen.max(version(&object));
                 let listing = state.listing.get_or_insert_default();
@@ -202,7 +203,9 @@ impl<K: Resource> Cache<K> {
         }
     }
 
-    fn put(&self, mut state: std::sync::RwLockWriteGuard<'_, State<K>>, object: K) {
+    fn put(&self, mut state: std::sync::RwLockWriteGuard<'_, State<K>>, mut object: K) {
+        // Nobody here asks who wrote what, and it is often the larger part.
+        object.meta_mut().managed_fields = None;
         if object
             .meta()
             .uid

@@ -4,6 +4,7 @@
 mod affinity;
 mod assumed;
 mod fit;
+mod known;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -25,10 +26,11 @@ use serde_json::json;
 use stdx::SharedClock;
 
 use self::assumed::Assumed;
+use self::known::Known;
 use self::plan::{Decision, Observed};
 use crate::Error;
 use crate::meta;
-use crate::runtime::{self, Cache, Handle, Informers, Key, Queue, Recorder, Starter};
+use crate::runtime::{self, Handle, Informers, Key, Queue, Recorder, Starter};
 use crate::volume;
 
 /// The name a Pod gives when it wants this scheduler; the default.
@@ -44,12 +46,14 @@ struct Scheduler {
     events: Recorder,
     clock: SharedClock,
     assumed: Assumed,
+    known: Known,
 }
 
 pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, starter: &Starter) {
-    let (queue, assumed) = (Queue::new(), Assumed::default());
-    let (keys, pods, placed) = (queue.clone(), informers.pods.clone(), assumed.clone());
+    let (queue, assumed, known) = (Queue::new(), Assumed::default(), Known::default());
+    let (keys, pods, placed) = (queue.clone(), known.clone(), assumed.clone());
     informers.pods.on_change(move |change| {
+        pods.observe(&change);
         placed.observe(&change);
         if let Some(pod) = change.new.filter(|pod| waits(pod)) {
             keys.add(Key::of(pod.as_ref()));
@@ -61,15 +65,15 @@ pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, st
             enqueue_waiting(&pods, &keys);
         }
     });
-    let (keys, pods) = (queue.clone(), informers.pods.clone());
+    let (keys, pods) = (queue.clone(), known.clone());
     informers
         .nodes
         .on_change(move |_| enqueue_waiting(&pods, &keys));
-    let (keys, pods) = (queue.clone(), informers.pods.clone());
+    let (keys, pods) = (queue.clone(), known.clone());
     informers
         .persistent_volume_claims
         .on_change(move |_| enqueue_waiting(&pods, &keys));
-    let (keys, pods) = (queue.clone(), informers.pods.clone());
+    let (keys, pods) = (queue.clone(), known.clone());
     informers
         .persistent_volumes
         .on_change(move |_| enqueue_waiting(&pods, &keys));
@@ -83,6 +87,7 @@ pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, st
         events,
         clock: starter.clock.clone(),
         assumed,
+        known,
     });
     let synced = vec![
         informers.pods.synced().boxed(),
@@ -97,9 +102,9 @@ pub(crate) fn start(client: &Client, informers: &Informers, events: Recorder, st
     });
 }
 
-fn enqueue_waiting(pods: &Cache<Pod>, keys: &Queue<Key>) {
-    for pod in pods.all().iter().filter(|pod| waits(pod)) {
-        keys.add(Key::of(pod.as_ref()));
+fn enqueue_waiting(pods: &Known, keys: &Queue<Key>) {
+    for key in pods.waiting() {
+        keys.add(key);
     }
 }
 
@@ -142,7 +147,7 @@ impl Scheduler {
     /// Decides and takes the decision into account for the next one, in one step.
     fn decide(&self, pod: &Arc<Pod>) -> Option<Decision> {
         let mut assumed = self.assumed.lock();
-        let mut pods = self.pods.all();
+        let mut pods = self.known.placed();
         for known in &pods {
             if meta::node_name(known).is_some() {
                 if let Some(uid) = &known.metadata.uid {
@@ -173,6 +178,7 @@ impl Scheduler {
     }
 
     async fn bind(&self, key: &Key, pod: &Arc<Pod>, node: &str) -> Result<(), Error> {
+        tracing::trace!(pod = %key, node, "bind");
         let binding = Binding {
             metadata: ObjectMeta {
                 name: Some(key.name.clone()),

@@ -133,7 +133,9 @@ impl Manager {
         }
     }
 
-    fn apply(&mut self, pod: Pod) {
+    fn apply(&mut self, mut pod: Pod) {
+        // Who wrote what is nothing to a node, and often the larger part.
+        pod.metadata.managed_fields = None;
         let uid = pod.uid().unwrap_or_default();
         let pod = Arc::new(pod);
         if let Some(worker) = self.workers.get(&uid) {

@@ -457,13 +457,21 @@ pub(crate) fn qos_class(spec: &PodSpec) -> &'static str {
 
 /// Whether a status may wait a moment for a better one: it only says that work goes on.
 pub(crate) fn is_preliminary(machine: &Machine) -> bool {
+    let spec = machine.pod.spec.as_ref();
+    // That one of these runs interests nobody if it is over in a moment; others may be waited for.
+    let will_end = spec
+        .and_then(|spec| spec.restart_policy.as_deref())
+        .is_some_and(|policy| policy != "Always");
     !machine.is_terminating()
         && machine.failure.is_none()
         && machine.containers.iter().all(|c| {
-            matches!(
-                c.state,
-                State::Waiting | State::Pulling | State::Starting(_)
-            ) && c.last.is_none()
+            let in_progress = match &c.state {
+                State::Waiting | State::Pulling | State::Starting(_) => true,
+                State::Running(_) => will_end,
+                State::Exited(ended) => will_end && c.role == Role::Init && ended.succeeded(),
+                State::Held { .. } => false,
+            };
+            in_progress && c.last.is_none()
         })
 }
 

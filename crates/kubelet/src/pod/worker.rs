@@ -270,6 +270,7 @@ impl Worker {
                 Some(Event::Mounted)
             }
             Done::StatusWritten(written) => {
+                tracing::trace!(pod = self.machine.pod.name_any(), "status written");
                 if self.report.finished(written) {
                     self.status_retry.reset();
                 } else {
@@ -302,6 +303,7 @@ impl Worker {
     fn step(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
+            tracing::trace!(pod = self.machine.pod.name_any(), event = event.name());
             let actions = self.machine.handle(event, self.context.clock.now());
             self.save();
             for action in actions {
@@ -371,6 +373,11 @@ impl Worker {
             }
         }
         self.report.in_flight = true;
+        tracing::trace!(
+            pod = self.machine.pod.name_any(),
+            phase = next.phase,
+            "write status"
+        );
         let (client, pod) = (self.context.client.clone(), self.machine.pod.clone());
         self.tasks
             .spawn(async move { Done::StatusWritten(report::write(client, pod, next).await) });

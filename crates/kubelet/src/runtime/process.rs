@@ -172,9 +172,10 @@ impl Runtime for ProcessRuntime {
     }
 
     fn wait(&self, container: &ContainerRef) -> BoxFuture<'static, Result<Exit, Error>> {
-        let container = container.clone();
+        let (container, spawner) = (container.clone(), self.spawner.clone());
         async move {
-            spawner::wait(&container.state_dir)
+            spawner
+                .wait(&container.state_dir)
                 .await
                 .map(exit_of)
                 .map_err(|error| failure(&container, error))

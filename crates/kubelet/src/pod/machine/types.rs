@@ -259,6 +259,30 @@ pub(crate) enum Event {
     Tick,
 }
 
+impl Event {
+    /// What happened, in a word, for the log.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Pod(_) => "pod",
+            Self::Removed => "removed",
+            Self::Drain => "drain",
+            Self::Admitted(_) => "admitted",
+            Self::Rejected { .. } => "rejected",
+            Self::Mounted => "mounted",
+            Self::Pulled { .. } => "pulled",
+            Self::Started { .. } => "started",
+            Self::StartFailed { .. } => "start failed",
+            Self::NotStarted { .. } => "not started",
+            Self::Exited { .. } => "exited",
+            Self::PostStart { .. } => "post start",
+            Self::PreStopDone { .. } => "pre stop done",
+            Self::Probed { .. } => "probed",
+            Self::TornDown => "torn down",
+            Self::Tick => "tick",
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
