@@ -1,6 +1,6 @@
 //! Running other programs: with their output on the terminal, caught, or read line by line.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -41,6 +41,37 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
         bail!("{line}: {}\n{}{}", output.status, printed, said.trim_end());
     }
     String::from_utf8(output.stdout).with_context(|| format!("{line}: output is not UTF-8"))
+}
+
+/// Runs a program and calls `said` when it first writes to its standard error, where commands tell
+/// how far they are; anything but success is an error with what it said.
+pub(crate) fn first_word(command: &mut Command, said: impl FnOnce()) -> Result<()> {
+    let line = display(command);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = Running(command.spawn().with_context(|| format!("run {line}"))?);
+    let mut stderr = child
+        .0
+        .stderr
+        .take()
+        .context("invariant: its errors are a pipe")?;
+    let mut text = vec![0];
+    let got = stderr.read(&mut text).unwrap_or(0);
+    text.truncate(got);
+    said();
+    stderr
+        .read_to_end(&mut text)
+        .with_context(|| format!("hear from {line}"))?;
+    let status = child.0.wait().with_context(|| format!("wait for {line}"))?;
+    if !status.success() {
+        bail!(
+            "{line}: {status}\n{}",
+            String::from_utf8_lossy(&text).trim_end()
+        );
+    }
+    Ok(())
 }
 
 fn check(line: &str, status: ExitStatus) -> Result<()> {

@@ -111,6 +111,15 @@ esac"#;
 impl Started {
     /// Starts a server and returns when it is ready.
     pub(crate) fn start(account: &Account, data_dir: &Path) -> Result<Self> {
+        Self::start_watched(account, data_dir, || {})
+    }
+
+    /// The same; `said` is called at the command's first output.
+    pub(crate) fn start_watched(
+        account: &Account,
+        data_dir: &Path,
+        said: impl FnOnce(),
+    ) -> Result<Self> {
         let mut stop = account.command("sh");
         stop.args(["-c", STOP])
             .arg(&account.binary)
@@ -127,7 +136,7 @@ impl Started {
             data_dir: data_dir.to_owned(),
             stop,
         };
-        process::capture(&mut account.coracle(&["up", "--detach"], data_dir))?;
+        process::first_word(&mut account.coracle(&["up", "--detach"], data_dir), said)?;
         Ok(started)
     }
 

@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::Row;
-use super::engine::fresh;
 use super::measure::{Cost, median, whole};
+use super::runs::fresh;
 use crate::process;
 use crate::suites::{ModelServer, exported_version};
 use crate::tools::python::TENSORFLOW;

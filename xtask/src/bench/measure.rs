@@ -96,6 +96,11 @@ pub(crate) fn resident_mb(pid: u32) -> Result<f64> {
     status_mb(pid, "VmRSS").with_context(|| format!("read the memory of process {pid}"))
 }
 
+/// The most memory one process ever had resident.
+pub(crate) fn peak_mb(pid: u32) -> Result<f64> {
+    status_mb(pid, "VmHWM").with_context(|| format!("read the memory of process {pid}"))
+}
+
 /// The middle of some tries.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
