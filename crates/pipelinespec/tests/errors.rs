@@ -87,7 +87,7 @@ fn references_that_mean_nothing_are_named() {
             ", arguments: {parameters: [{name: x, value: '{{steps.a.x}}'}]}",
             "",
         ),
-        "steps templates are not supported",
+        "allowed after a task are outputs.parameters.NAME",
     );
     check(
         &workflow(
@@ -467,4 +467,65 @@ fn several_pipelines_in_one_package_are_too_many() {
     let v2 = "pipelineInfo: {name: p}\nschemaVersion: 2.1.0\nroot: {dag: {}}\n";
     check(&format!("{v1}\n---\n{v2}"), "more than one pipeline");
     check(&format!("{v2}\n---\n{v2}"), "more than one pipeline spec");
+}
+
+#[test]
+fn steps_wait_for_the_group_above_and_scripts_are_files() {
+    let text = "apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {generateName: x-}
+spec:
+  entrypoint: main
+  templates:
+  - name: main
+    steps:
+    - - {name: a, template: say}
+      - {name: b, template: say, when: '1 == 2'}
+    - - {name: c, template: say, arguments: {parameters: [{name: w, value: '{{steps.a.outputs.parameters.o}}'}]}}
+  - name: say
+    inputs: {parameters: [{name: w, value: hi}]}
+    outputs: {parameters: [{name: o, valueFrom: {path: /tmp/o}}]}
+    script:
+      image: alpine
+      command: [sh, -e]
+      source: echo {{inputs.parameters.w}} >/tmp/o
+";
+    let plan = Package::from_text(text).unwrap().plan;
+    let engine::Body::Dag(dag) = &plan.templates["main"].body else {
+        panic!("steps are a graph")
+    };
+    let waits: Vec<_> = dag.tasks.iter().map(|t| t.dependencies.join(",")).collect();
+    assert_eq!(waits, ["", "", "a,b"]);
+    let say = &plan.templates["say"];
+    let script = &say.artifacts[0];
+    let path = script.path.as_ref().map(engine::Text::source);
+    assert_eq!(path.as_deref(), Some("/argo/staging/script"));
+    let engine::Body::Work(work) = &say.body else {
+        panic!("a script is work")
+    };
+    let engine::Shape::Map(spec) = &work.spec else {
+        panic!("its specification has fields")
+    };
+    let engine::Shape::Plain(container) = &spec["container"] else {
+        panic!("nothing in it depends on the run")
+    };
+    assert_eq!(
+        *container,
+        json!({"image": "alpine", "command": ["sh"], "args": ["-e", "/argo/staging/script"]})
+    );
+    check(
+        &text.replace(
+            "{name: a, template: say}",
+            "{name: a, template: say, dependencies: [b]}",
+        ),
+        "line 9: spec.templates[0].steps[0][0].dependencies: a step waits for the steps above it",
+    );
+    check(
+        &text.replace("      command: [sh, -e]\n", ""),
+        "spec.templates[1].script: command is missing",
+    );
+    check(
+        &text.replace("steps.a.outputs", "steps.z.outputs"),
+        "there is no task \"z\"",
+    );
 }

@@ -19,7 +19,7 @@ pub(super) fn compile(field: &Field<'_>) -> Result<Dag> {
     Ok(Dag { tasks, fail_fast })
 }
 
-fn task(field: &Field<'_>) -> Result<TaskSpec> {
+pub(super) fn task(field: &Field<'_>) -> Result<TaskSpec> {
     field.only(
         &[
             "arguments",

@@ -3,6 +3,8 @@
 mod container;
 mod dag;
 mod resource;
+mod script;
+mod steps;
 mod template;
 mod text;
 mod when;

@@ -9,7 +9,7 @@ use engine::{
 use serde_json::{Map, Value};
 
 use super::text::{self, Paths};
-use super::{container, dag, resource};
+use super::{container, dag, resource, script, steps};
 use crate::field::{Field, Invalid};
 
 type Result<T> = core::result::Result<T, Invalid>;
@@ -35,7 +35,7 @@ const WORK: [&str; 17] = [
     "volumes",
 ];
 
-const OTHER: [&str; 12] = [
+const OTHER: [&str; 14] = [
     "activeDeadlineSeconds",
     "archiveLocation",
     "dag",
@@ -47,26 +47,31 @@ const OTHER: [&str; 12] = [
     "outputs",
     "parallelism",
     "retryStrategy",
+    "script",
+    "steps",
     "timeout",
 ];
 
-const UNSUPPORTED: [(&str, &str); 11] = [
-    (
-        "containerSet",
-        "only container, resource and dag templates are",
-    ),
+/// What a template does: one of these.
+const BODIES: [&str; 5] = ["container", "dag", "resource", "script", "steps"];
+
+const OTHER_BODY: &str = "a template is one of container, dag, resource, script, steps";
+
+const UNSUPPORTED: [(&str, &str); 9] = [
+    ("containerSet", OTHER_BODY),
     (
         "daemon",
         "kfp compiles no daemons; use a sidecar or a Deployment",
     ),
-    ("data", "only container, resource and dag templates are"),
-    ("http", "only container, resource and dag templates are"),
+    ("data", OTHER_BODY),
+    ("http", OTHER_BODY),
     ("inline", "name a template"),
     ("memoize", "kfp caches by itself"),
-    ("plugin", "only container, resource and dag templates are"),
-    ("script", "only container, resource and dag templates are"),
-    ("steps", "only container, resource and dag templates are"),
-    ("suspend", "only container, resource and dag templates are"),
+    ("plugin", OTHER_BODY),
+    (
+        "suspend",
+        "a run does not wait for people; let a step wait for what they do",
+    ),
     ("synchronization", "there are no workflow locks"),
 ];
 
@@ -77,29 +82,34 @@ pub(super) fn compile(field: &Field<'_>) -> Result<Template> {
     field.only(&known, &UNSUPPORTED)?;
     let name = field.need("name")?.str()?.to_owned();
     let mut paths = Paths::new();
-    let artifacts = input_artifacts(field, &mut paths)?;
+    let mut artifacts = input_artifacts(field, &mut paths)?;
     let parameters = input_parameters(field)?;
-    let is_dag = field.get("dag")?.is_some();
+    let is_dag = field.get("dag")?.is_some() || field.get("steps")?.is_some();
     let output_parameters = output_parameters(field, is_dag, &mut paths)?;
     let output_artifacts = output_artifacts(field, is_dag, &mut paths)?;
-    let bodies = ["container", "resource", "dag"];
-    let given: Vec<_> = bodies
+    let given: Vec<_> = BODIES
         .into_iter()
         .filter(|b| field.value.get(b).is_some_and(|v| !v.is_null()))
         .collect();
     let body = match given.as_slice() {
         ["dag"] => Body::Dag(dag::compile(&field.need("dag")?)?),
+        ["steps"] => Body::Dag(steps::compile(&field.need("steps")?)?),
         ["container"] => {
             container::check(&field.need("container")?)?;
-            container::check_others(field)?;
-            container::check_pod(field)?;
-            work(field, WorkKind::Container, &paths)?
+            work(field, WorkKind::Container, None, &paths)?
+        }
+        ["script"] => {
+            let source = field.need("script")?;
+            let (container, script) = script::compile(&source, &paths)?;
+            artifacts.push(script);
+            let container = source.with(&container);
+            work(field, WorkKind::Container, Some(container), &paths)?
         }
         ["resource"] => {
             resource::check(&field.need("resource")?)?;
-            work(field, WorkKind::Resource, &paths)?
+            work(field, WorkKind::Resource, None, &paths)?
         }
-        [] => return field.invalid("a template needs one of container, resource, dag"),
+        [] => return field.invalid(format!("a template needs one of {}", BODIES.join(", "))),
         several => {
             return field.invalid(format!("a template has only one of {}", several.join(", ")));
         }
@@ -119,7 +129,7 @@ pub(super) fn compile(field: &Field<'_>) -> Result<Template> {
     if is_dag && retry.is_some() {
         return field
             .need("retryStrategy")?
-            .invalid("only container and resource templates retry");
+            .invalid("templates that only call others do not retry; set it on those");
     }
     let parallelism = field
         .get("parallelism")?
@@ -138,12 +148,23 @@ pub(super) fn compile(field: &Field<'_>) -> Result<Template> {
     })
 }
 
-fn work(field: &Field<'_>, kind: WorkKind, paths: &Paths) -> Result<Body> {
+/// Work, with its container if that is not the template's own.
+fn work(
+    field: &Field<'_>,
+    kind: WorkKind,
+    container: Option<Field<'_>>,
+    paths: &Paths,
+) -> Result<Body> {
+    container::check_others(field)?;
+    container::check_pod(field)?;
     let mut shapes = std::collections::BTreeMap::new();
     for name in WORK {
         if let Some(part) = field.get(name)? {
             shapes.insert(name.to_owned(), text::shape(&part, paths)?);
         }
+    }
+    if let Some(container) = container {
+        shapes.insert("container".to_owned(), text::shape(&container, paths)?);
     }
     Ok(Body::Work(Work {
         kind,

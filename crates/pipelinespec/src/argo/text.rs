@@ -172,7 +172,8 @@ fn tag_of(tag: &str, paths: &Paths) -> core::result::Result<Tag, String> {
                 "allowed after outputs are parameters.NAME.path and artifacts.NAME.path of this template",
             );
         }
-        "tasks" => {
+        // Steps are tasks in groups.
+        "tasks" | "steps" => {
             let Some((task, of)) = rest.split_once('.') else {
                 return unknown("expected tasks.TASK.outputs.parameters.NAME");
             };
@@ -221,7 +222,6 @@ fn tag_of(tag: &str, paths: &Paths) -> core::result::Result<Tag, String> {
         "pod" if rest == "name" => Ref::Late("pod.name".to_owned()),
         "pod" => return unknown("allowed is pod.name"),
         "retries" if rest.is_empty() => Ref::Late("retries".to_owned()),
-        "steps" => return unknown("steps templates are not supported"),
         _ => return Ok(Tag::Foreign),
     };
     Ok(Tag::Ref(to))
