@@ -15,19 +15,51 @@ pub(crate) enum Document {
     },
 }
 
+/// A package has no more values than this, aliases counted each time.
+const MAX_NODES: usize = 2_000_000;
+
+/// They are nested no deeper than this. (What was understood is stored as JSON, whose readers stop
+/// at 128.)
+const MAX_DEPTH: usize = 100;
+
+/// The parser needs some 25 KiB for each level in a debug build.
+const STACK: usize = 16 << 20;
+
 /// Parses every document of a YAML (or JSON) text.
-pub(crate) fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, Error> {
-    // A package is at most 32 MiB, so these only bound what aliases may blow up.
+///
+/// On a thread of its own: the parser is recursive, and a caller's stack may be too small for it.
+pub(crate) fn parse<T: serde::de::DeserializeOwned + Send>(text: &str) -> Result<Vec<T>, Error> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("package".to_owned());
+        let parser = thread.stack_size(STACK).spawn_scoped(scope, || read(text));
+        let parser =
+            parser.map_err(|error| Error::Yaml(format!("no thread to parse it on: {error}")))?;
+        parser
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_nodes: 8_000_000,
-            max_events: 16_000_000,
-            max_depth: 128,
+            max_nodes: MAX_NODES,
+            max_events: 2 * MAX_NODES,
+            max_depth: MAX_DEPTH,
         },
         with_snippet: false,
     };
-    serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| Error::Yaml(error.to_string()))
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+        let message = error.to_string();
+        let limits = ["budget", "recursion"].iter().any(|word| message.contains(word));
+        Error::Yaml(if limits {
+            format!(
+                "{message}; a package has at most {MAX_NODES} values, nested at most {MAX_DEPTH} deep"
+            )
+        } else {
+            message
+        })
+    })
 }
 
 /// The pipeline among the documents; empty and other documents do not count.
