@@ -8,10 +8,16 @@ use super::Api;
 use super::message::Json;
 use super::wire::{Code, Failure, Result};
 
-/// Understands an uploaded file.
-pub(super) fn from_file(name: &str, bytes: &[u8]) -> Result<Package> {
-    Package::from_file(name, bytes)
-        .map_err(|e| Failure::invalid(format!("invalid pipeline package {name:?}: {e}")))
+/// Understands an uploaded file. A large one takes a while, which nothing else should wait for.
+pub(super) async fn from_file(name: &str, bytes: bytes::Bytes) -> Result<Package> {
+    let file = name.to_owned();
+    let understood = tokio::task::spawn_blocking(move || Package::from_file(&file, &bytes)).await;
+    let understood = understood.unwrap_or_else(|end| match end.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The server is stopping.
+        Err(end) => Err(pipelinespec::Error::Yaml(end.to_string())),
+    });
+    understood.map_err(|e| Failure::invalid(format!("invalid pipeline package {name:?}: {e}")))
 }
 
 /// Understands a package in a request: a Workflow, v2 IR, or v2 IR beside its platform document.
@@ -84,6 +90,6 @@ pub(super) async fn fetch(api: &Api, at: &str, url: &str) -> Result<(String, Pac
         .await
         .map_err(|why| invalid(&why))?;
     let file = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
-    let package = from_file(&file, &bytes)?;
+    let package = from_file(&file, bytes).await?;
     Ok((file, package))
 }

@@ -169,7 +169,7 @@ async fn store_pipeline(api: &Api, about: About, form: Multipart) -> Result<Pipe
     about.namespace(api)?;
     let tags = about.tags()?;
     let (name, display_name) = about.names("pipeline name", &file_name, check::PIPELINE_NAME)?;
-    let package = package::from_file(&file_name, &bytes)?;
+    let package = package::from_file(&file_name, bytes).await?;
     let description = match (about.description.is_empty(), &package.description) {
         (true, Some(text)) => text.clone(),
         _ => about.description,
@@ -209,7 +209,7 @@ async fn store_version(api: &Api, about: About, form: Multipart) -> Result<Versi
     let tags = about.tags()?;
     let what = "pipeline version name";
     let (name, display_name) = about.names(what, &file_name, check::VERSION_NAME)?;
-    let package: Package = package::from_file(&file_name, &bytes)?;
+    let package: Package = package::from_file(&file_name, bytes).await?;
     let version = Version {
         id: api.rng.uuid(),
         pipeline: about.pipelineid,
