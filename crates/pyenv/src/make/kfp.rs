@@ -1,5 +1,7 @@
-//! kfp itself, which a step needs in the version that compiled it: a copy from another environment,
-//! the index's, or another version when there is no other way.
+//! kfp itself, which runs a step's function. A component asks for the version that compiled it, but
+//! compilers between two releases name the one before, and later executors run what earlier ones ran:
+//! so the pin is a lower bound within its major version. A copy from another environment is taken
+//! before the index's newest, and another version when there is no other way.
 
 use std::path::{Path, PathBuf};
 
@@ -31,25 +33,33 @@ impl Installer {
             && install.requirements.iter().all(|requirement| {
                 requirement.starts_with("kfp==") || requirement.contains("python_version<\"3.9\"")
             });
-        if alone && install.options.is_empty() {
-            let exact = cached(cache)
-                .into_iter()
-                .find(|(found, _)| found == version);
-            if let Some((_, source)) = exact
-                && self.copy(&source, dir, python, log).is_ok()
-            {
+        let newer = newer(version, &cached(cache));
+        for (found, source) in newer
+            .into_iter()
+            .filter(|_| alone && install.options.is_empty())
+        {
+            if self.copy(&source, dir, python, log).is_ok() && self.works(dir) {
+                tell(&found, version, log);
                 return Ok(None);
             }
+            forget(dir, python);
         }
         let python3 = dir.join("bin/python3");
-        let Err(answer) = self.install(&python3, install, log) else {
-            return Ok(None);
+        let newest = instead(install, &at_least(version));
+        let answer = match self.install(&python3, &newest, log) {
+            Ok(()) if self.works(dir) => return Ok(None),
+            // There is nothing to choose from.
+            Err(answer) if answer.versions.is_empty() => answer,
+            Ok(()) | Err(_) => match self.install(&python3, install, log) {
+                Ok(()) => return Ok(None),
+                Err(answer) => answer,
+            },
         };
         let problem = answer.about(install);
         let failed = Error::Package(problem.clone());
         let listed = answer.versions.iter().map(String::as_str);
         let other = if let Some(listed) = nearest(version, listed) {
-            self.install(&python3, &instead(install, listed), log)
+            self.install(&python3, &instead(install, &format!("kfp=={listed}")), log)
                 .map_err(|_: Answer| failed)?;
             listed.to_owned()
         } else {
@@ -67,6 +77,16 @@ impl Installer {
         Ok(Some(format!(
             "kfp {other} stands in for kfp {version}: {problem}"
         )))
+    }
+
+    /// Whether a step's Python can import it.
+    fn works(&self, dir: &Path) -> bool {
+        let tried = self
+            .command(&dir.join("bin/python3"))
+            .env("_KFP_RUNTIME", "true")
+            .args(["-c", "import kfp.dsl.executor_main"])
+            .output();
+        tried.is_ok_and(|tried| tried.status.success())
     }
 
     fn copy(&self, source: &Path, dir: &Path, python: Minor, log: Log<'_>) -> Result<(), Error> {
@@ -89,12 +109,62 @@ impl Installer {
     }
 }
 
-/// The same installation with another version of kfp.
-fn instead(install: &Install, version: &str) -> Install {
+/// Says that kfp is another version than the one asked for.
+fn tell(found: &str, version: &str, log: Log<'_>) {
+    if found != version {
+        log(&format!("kfp {found} runs what kfp {version} compiled"));
+    }
+}
+
+/// Removes a copy that did not work.
+fn forget(dir: &Path, python: Minor) {
+    let target = packages(dir, python);
+    for entry in std::fs::read_dir(&target).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name == "kfp" || name.to_string_lossy().starts_with("kfp-") {
+            // What stays is replaced by the next try.
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
+/// The requirement of a version or a later one of the same major version.
+fn at_least(version: &str) -> String {
+    let next = numbers(version)[0] + 1;
+    format!("kfp>={version},<{next}")
+}
+
+fn numbers(version: &str) -> Vec<i64> {
+    let mut numbers: Vec<i64> = version
+        .split('.')
+        .map_while(|part| part.parse().ok())
+        .collect();
+    numbers.resize(3, 0);
+    numbers
+}
+
+/// Those of the same major version that are not earlier, the latest first.
+fn newer(version: &str, found: &[(String, PathBuf)]) -> Vec<(String, PathBuf)> {
+    let wanted = numbers(version);
+    let mut newer: Vec<(String, PathBuf)> = found
+        .iter()
+        .filter(|(found, _)| {
+            let numbers = numbers(found);
+            found == version || (numbers[0] == wanted[0] && numbers >= wanted)
+        })
+        .cloned()
+        .collect();
+    newer.sort_by_key(|(version, _)| std::cmp::Reverse(numbers(version)));
+    newer.dedup_by(|a, b| a.0 == b.0);
+    newer
+}
+
+/// The same installation with another requirement of kfp.
+fn instead(install: &Install, wanted: &str) -> Install {
     let mut instead = install.clone();
     for requirement in &mut instead.requirements {
         if requirement.starts_with("kfp==") {
-            *requirement = format!("kfp=={version}");
+            wanted.clone_into(requirement);
         }
     }
     instead
@@ -127,14 +197,6 @@ fn cached(cache: &Path) -> Vec<(String, PathBuf)> {
 
 /// The version nearest to `wanted` of the same major version.
 fn nearest<'a>(wanted: &str, versions: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let numbers = |version: &str| -> Vec<i64> {
-        let mut numbers: Vec<i64> = version
-            .split('.')
-            .map_while(|part| part.parse().ok())
-            .collect();
-        numbers.resize(3, 0);
-        numbers
-    };
     let goal = numbers(wanted);
     versions
         .filter(|version| version.bytes().all(|b| b == b'.' || b.is_ascii_digit()))
@@ -150,6 +212,23 @@ fn nearest<'a>(wanted: &str, versions: impl Iterator<Item = &'a str>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_version_of_the_same_major_one_will_do() {
+        let found: Vec<_> = ["2.13.0", "2.14.6", "2.17.0", "3.0.0", "1.8.22", "2.17.0"]
+            .map(|version| (version.to_owned(), PathBuf::from("/x")))
+            .to_vec();
+        let versions = |wanted| -> Vec<String> {
+            newer(wanted, &found)
+                .into_iter()
+                .map(|(version, _)| version)
+                .collect()
+        };
+        assert_eq!(versions("2.14.3"), ["2.17.0", "2.14.6"]);
+        assert_eq!(versions("2.17.0"), ["2.17.0"]);
+        assert!(versions("2.18.0").is_empty());
+        assert_eq!(at_least("2.14.3"), "kfp>=2.14.3,<3");
+    }
 
     #[test]
     fn the_nearest_version_is_of_the_same_major_one() {

@@ -102,17 +102,19 @@ fn another_environments_kfp_is_copied_and_stands_in_for_a_version_that_cannot_be
     let interpreter = here();
     let other = dir.path().join("k.1");
     let site = packages(&other, interpreter.version);
-    std::fs::create_dir_all(site.join("kfp")).unwrap();
+    std::fs::create_dir_all(site.join("kfp/dsl")).unwrap();
+    std::fs::write(site.join("kfp/dsl/executor_main.py"), "").unwrap();
     std::fs::create_dir_all(site.join("kfp-2.14.6.dist-info")).unwrap();
     std::fs::write(site.join("kfp/__init__.py"), "version = '2.14.6'\n").unwrap();
     symlink("k.1", dir.path().join("k")).unwrap();
     let installer = fake_uv(dir.path(), "echo 'error: no network' >&2; exit 2");
     for (version, note) in [
         ("2.14.6", None),
+        ("2.13.0", None),
         (
-            "2.13.0",
+            "2.15.0",
             Some(
-                "kfp 2.14.6 stands in for kfp 2.13.0: Python package kfp==2.13.0 cannot be had: \
+                "kfp 2.14.6 stands in for kfp 2.15.0: Python package kfp==2.15.0 cannot be had: \
                  error: no network",
             ),
         ),
