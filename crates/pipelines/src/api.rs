@@ -8,6 +8,7 @@
 
 mod actions;
 mod check;
+mod frontend;
 mod health;
 mod launch;
 mod logs;
@@ -77,11 +78,15 @@ impl Api {
         routes.extend(v1::routes());
         routes.extend(upload::routes());
         routes.extend(logs::routes());
+        routes.extend(frontend::routes());
         let routes = openapi::with_documents(routes);
         let served = route::served(routes, self, Router::new());
-        Router::new()
-            .route("/apis/{*rest}", served.clone())
-            .route("/pipeline/apis/{*rest}", served)
+        let folders = ["apis", "k8s", "system", "visualizations"];
+        folders.iter().fold(Router::new(), |router, folder| {
+            router
+                .route(&format!("/{folder}/{{*rest}}"), served.clone())
+                .route(&format!("/pipeline/{folder}/{{*rest}}"), served.clone())
+        })
     }
 
     fn now(&self) -> i64 {

@@ -40,23 +40,39 @@ async fn log(
     Path((run, node)): Path<(String, String)>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response> {
-    let Some(pod) = api.runner.pod_of(&run, &node).await? else {
+    of_node(&api, &run, &node, wanted.follow).await
+}
+
+/// The log of a run's node, which may also be named by its Pod.
+pub(super) async fn of_node(api: &Api, run: &str, node: &str, follow: bool) -> Result<Response> {
+    let Some(pod) = api.runner.pod_of(run, node).await? else {
         return Err(Failure::not_found(format!(
             "run {run} has no step {node:?} with a Pod"
         )));
     };
-    let pods: kube::Api<Pod> = kube::Api::namespaced(api.client.clone(), &pod.namespace);
+    of_pod(api, &pod.namespace, &pod.name, Some(pod.container), follow).await
+}
+
+/// The log of a Pod that is there.
+pub(super) async fn of_pod(
+    api: &Api,
+    namespace: &str,
+    pod: &str,
+    container: Option<String>,
+    follow: bool,
+) -> Result<Response> {
+    let pods: kube::Api<Pod> = kube::Api::namespaced(api.client.clone(), namespace);
     let params = LogParams {
-        container: Some(pod.container),
-        follow: wanted.follow,
+        container,
+        follow,
         ..LogParams::default()
     };
     let stream = pods
-        .log_stream(&pod.name, &params)
+        .log_stream(pod, &params)
         .await
         .map_err(|error| match error {
             kube::Error::Api(status) if status.code == 404 => {
-                Failure::not_found(format!("the Pod {} of step {node:?} is gone", pod.name))
+                Failure::not_found(format!("the Pod {pod} is gone, and its log with it"))
             }
             kube::Error::Api(status) => Failure::invalid(status.message.clone()),
             other => Failure::new(wire::Code::Unavailable, format!("read the log: {other}")),
