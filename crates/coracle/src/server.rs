@@ -2,6 +2,7 @@
 
 pub(crate) mod bootstrap;
 mod compose;
+mod fetch;
 mod guard;
 mod http;
 mod image_policy;

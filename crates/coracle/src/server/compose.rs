@@ -24,7 +24,7 @@ use stdx::{OnError, SharedClock, SharedRng, Supervisor};
 use super::bootstrap::{self, ML_PIPELINE_PORT, NAMESPACE};
 use super::guard::Guard;
 use super::image_policy::ImagePolicies;
-use super::{http, landing};
+use super::{fetch, http, landing};
 use crate::cli::VERSION;
 use crate::failure::{Failure, Result, attempting};
 use crate::instance::pki::{Pair, Pki, ServerNames};
@@ -355,7 +355,7 @@ fn key(pem: &str) -> Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(attempting("read a key"))
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(super) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -526,7 +526,7 @@ async fn start_pipelines(
         clock: options.clock.clone(),
         rng: options.rng.clone(),
         namespace: NAMESPACE.to_owned(),
-        fetch: None,
+        fetch: Some(fetch::from_the_web()),
     };
     Ok(api.router())
 }

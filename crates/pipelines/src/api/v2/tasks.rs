@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::messages::{
-    ArtifactList, Attempt, ChildTask, ExecutorDetail, RuntimeState, RuntimeStatus, Status,
+    ArtifactList, Attempt, CachedFrom, ChildTask, ExecutorDetail, RuntimeState, RuntimeStatus, Status,
     TaskDetail,
 };
 use crate::api::message::{Json, Time, Values};
@@ -106,7 +106,17 @@ fn detail(
         pod_name,
         child_tasks,
         attempts,
+        cached_from: task.cached_from.as_deref().map(cached_from),
         ..TaskDetail::default()
+    }
+}
+
+/// `run/task`, as the cache names where a task's outputs come from.
+fn cached_from(origin: &str) -> CachedFrom {
+    let (run, task) = origin.split_once('/').unwrap_or((origin, ""));
+    CachedFrom {
+        run_id: run.to_owned(),
+        task: task.to_owned(),
     }
 }
 
