@@ -30,6 +30,7 @@ use futures::future::BoxFuture;
 use stdx::{SharedClock, SharedRng};
 
 use crate::runner::Runner;
+pub use crate::store::page::Counts;
 use crate::{journal, store};
 
 /// Uploads may be this large (32 MiB), plus what multipart adds.
@@ -56,6 +57,8 @@ pub struct Api {
     pub namespace: String,
     /// Fetches packages from the web; without it they have to be uploaded.
     pub fetch: Option<Fetch>,
+    /// Counts of lists that were made.
+    pub counts: Counts,
 }
 
 /// Fetches what is at an address, up to so many bytes, or says why it could not.

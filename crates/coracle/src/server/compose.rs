@@ -527,6 +527,7 @@ async fn start_pipelines(
         rng: options.rng.clone(),
         namespace: NAMESPACE.to_owned(),
         fetch: Some(fetch::from_the_web()),
+        counts: pipelines::api::Counts::default(),
     };
     Ok(api.router())
 }

@@ -25,9 +25,7 @@ pub(crate) fn from_the_web() -> Fetch {
         async move {
             tokio::time::timeout(PATIENCE, get(uri, limit))
                 .await
-                .unwrap_or_else(|_| {
-                    Err(format!("it did not come within {} s", PATIENCE.as_secs()))
-                })
+                .unwrap_or_else(|_| Err(format!("it did not come within {} s", PATIENCE.as_secs())))
         }
         .boxed()
     })
@@ -80,9 +78,7 @@ async fn body(response: Response<Incoming>, limit: usize) -> Result<Bytes, Strin
             continue;
         };
         if bytes.len() + data.len() > limit {
-            return Err(format!(
-                "file size too large: the maximum is {limit} bytes"
-            ));
+            return Err(format!("file size too large: the maximum is {limit} bytes"));
         }
         bytes.extend_from_slice(&data);
     }
@@ -102,9 +98,7 @@ fn resolved(from: &Uri, location: &str) -> Result<Uri, String> {
     .map_err(|error: http::uri::InvalidUri| broken(error.to_string()))?;
     match uri.scheme_str() {
         Some("http" | "https") => Ok(uri),
-        _ => Err(broken(
-            "only http:// and https:// are followed".to_owned(),
-        )),
+        _ => Err(broken("only http:// and https:// are followed".to_owned())),
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) async fn list(api: &Api, of: Of<'_>, request: &Request) -> Result<(Ve
     if !request.namespace.is_empty() && request.namespace != api.namespace {
         return Ok((Vec::new(), Page::default()));
     }
-    Ok(runs::list(&api.db, of, request).await?)
+    Ok(runs::list(&api.db, &api.counts, of, request).await?)
 }
 
 /// Ends a run at once and forgets it.

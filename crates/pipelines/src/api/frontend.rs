@@ -16,13 +16,22 @@ use super::{Api, logs};
 pub(super) fn routes() -> Vec<Route> {
     let pod: &[&str] = &["podname", "podnamespace"];
     vec![
-        get("/k8s/pod", "The Pod of a step, as Kubernetes has it", one_pod).query(pod),
+        get(
+            "/k8s/pod",
+            "The Pod of a step, as Kubernetes has it",
+            one_pod,
+        )
+        .query(pod),
         get("/k8s/pod/events", "The events of a Pod", events).query(pod),
         get("/k8s/pod/logs", "The log of a step's Pod", log)
             .query(pod)
             .query(&["runid", "createdat"])
             .answers_text(),
-        get("/system/cluster-name", "The cluster's name on Google Cloud", nowhere),
+        get(
+            "/system/cluster-name",
+            "The cluster's name on Google Cloud",
+            nowhere,
+        ),
         get("/system/project-id", "The project on Google Cloud", nowhere),
         get(
             "/visualizations/allowed",

@@ -7,7 +7,7 @@ use db::{Db, WriteFuture};
 use serde_json::{Map, Value};
 
 use super::experiments::STORAGE_STATES;
-use super::page::{Counter, Field, Index, Kind, Listing, Page, Request};
+use super::page::{Counter, Counts, Field, Index, Kind, Listing, Page, Request};
 use super::{Error, Result};
 use crate::journal::Also;
 
@@ -142,6 +142,12 @@ const LISTING: Listing = Listing {
             "r.created_at",
         ),
     ],
+    searched: Some(("r.name", "run_named")),
+    // A run that comes, goes or changes its state or place shows in one of the two.
+    generation: Some(
+        "SELECT (SELECT coalesce(max(rowid), 0) FROM run_history) || ':' ||
+             coalesce(group_concat(n), '') FROM run_count",
+    ),
     counter: Some(Counter {
         table: "run_count r",
         columns: &["r.experiment", "r.archived", "r.state"],
@@ -256,7 +262,12 @@ pub(crate) struct Of<'a> {
     pub(crate) recurring_run: Option<&'a str>,
 }
 
-pub(crate) async fn list(db: &Db, of: Of<'_>, request: &Request) -> Result<(Vec<Record>, Page)> {
+pub(crate) async fn list(
+    db: &Db,
+    counts: &Counts,
+    of: Of<'_>,
+    request: &Request,
+) -> Result<(Vec<Record>, Page)> {
     let scopes: Vec<_> = [
         ("r.experiment", of.experiment),
         ("r.recurring_run", of.recurring_run),
@@ -264,7 +275,9 @@ pub(crate) async fn list(db: &Db, of: Of<'_>, request: &Request) -> Result<(Vec<
     .into_iter()
     .filter_map(|(column, id)| Some((column, id?.to_owned())))
     .collect();
-    let page = LISTING.page(db.reader(), request, &scopes).await?;
+    let page = LISTING
+        .page_counted(db.reader(), request, &scopes, Some(counts))
+        .await?;
     let records = page.rows.iter().map(record).collect::<sqlx::Result<_>>()?;
     Ok((records, page))
 }

@@ -56,6 +56,7 @@ impl Server {
             rng,
             namespace: "kubeflow".to_owned(),
             fetch,
+            counts: pipelines::api::Counts::default(),
         };
         Self {
             router: api.router(),

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::messages::{
-    ArtifactList, Attempt, CachedFrom, ChildTask, ExecutorDetail, RuntimeState, RuntimeStatus, Status,
-    TaskDetail,
+    ArtifactList, Attempt, CachedFrom, ChildTask, ExecutorDetail, RuntimeState, RuntimeStatus,
+    Status, TaskDetail,
 };
 use crate::api::message::{Json, Time, Values};
 use crate::runner::Nodes;

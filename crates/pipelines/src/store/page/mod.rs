@@ -4,6 +4,7 @@
 //! A [`Listing`] says what can be asked for. The index to walk is chosen here and not by the
 //! database: it knows neither how many rows share a value nor that a page is all that is wanted.
 
+mod count;
 mod filter;
 mod token;
 
@@ -11,6 +12,7 @@ use db::sqlx::sqlite::{SqliteArguments, SqliteRow};
 use db::sqlx::{self, Arguments as _, AssertSqlSafe, Row as _, SqlitePool};
 use serde::{Deserialize, Serialize};
 
+pub use self::count::Counts;
 pub(crate) use self::filter::Kind;
 use self::token::Token;
 use super::{Error, Result};
@@ -63,7 +65,11 @@ pub(crate) struct Listing {
     /// The SQL for the value of a metric, `?` being its name.
     pub(crate) metric: Option<&'static str>,
     pub(crate) indexes: &'static [Index],
+    /// A column of texts and the index that is read instead of the table to look into all of them.
+    pub(crate) searched: Option<(&'static str, &'static str)>,
     pub(crate) counter: Option<Counter>,
+    /// A query for a text that is another one when counts may have changed.
+    pub(crate) generation: Option<&'static str>,
 }
 
 impl Listing {
@@ -78,7 +84,9 @@ impl Listing {
         tags: None,
         metric: None,
         indexes: &[],
+        searched: None,
         counter: None,
+        generation: None,
     };
 }
 
@@ -203,6 +211,17 @@ impl Listing {
         request: &Request,
         scopes: &[Scope],
     ) -> Result<Page> {
+        self.page_counted(pool, request, scopes, None).await
+    }
+
+    /// Reads a page; counts that cost much are kept.
+    pub(crate) async fn page_counted(
+        &self,
+        pool: &SqlitePool,
+        request: &Request,
+        scopes: &[Scope],
+        counts: Option<&Counts>,
+    ) -> Result<Page> {
         let token = Token::of(request)?;
         let (sort_by, filter) = match &token {
             Some(token) => (token.sort_by.as_str(), token.filter.as_str()),
@@ -221,9 +240,9 @@ impl Listing {
         let total = match &token {
             // Counted for the first page.
             Some(token) => token.total,
-            None => self.count(pool, &conditions).await?,
+            None => self.count(pool, &conditions, counts).await?,
         };
-        let index = self.index(pool, &order, &conditions).await?;
+        let index = self.index(pool, &order, &conditions, total).await?;
         if let Some(token) = &token {
             let than = if order.descending { '<' } else { '>' };
             let mut values = order.values.clone();
@@ -273,38 +292,13 @@ impl Listing {
         Ok(Page { rows, total, next })
     }
 
-    /// How many rows fit: from the counters where they tell, else counted.
-    async fn count(&self, pool: &SqlitePool, conditions: &Conditions) -> Result<i64> {
-        let counted = self.counter.filter(|counter| {
-            conditions
-                .columns
-                .iter()
-                .all(|column| column.is_some_and(|c| counter.columns.contains(&c)))
-        });
-        let query = match counted {
-            Some(counter) => {
-                let mut clause = conditions.clause();
-                if !conditions.columns.contains(&Some(counter.scope)) {
-                    let word = if clause.is_empty() { " WHERE" } else { " AND" };
-                    clause = format!("{clause}{word} {} = ''", counter.scope);
-                }
-                format!("SELECT coalesce(sum(n), 0) FROM {}{clause}", counter.table)
-            }
-            None => format!("SELECT count(*) FROM {}{}", self.table, conditions.clause()),
-        };
-        Ok(
-            sqlx::query_scalar_with(AssertSqlSafe(query), arguments(&conditions.values)?)
-                .fetch_one(pool)
-                .await?,
-        )
-    }
-
     /// The index to walk, as a clause.
     async fn index(
         &self,
         pool: &SqlitePool,
         order: &Order,
         conditions: &Conditions,
+        total: i64,
     ) -> Result<String> {
         let given = |column: &str| conditions.equal.iter().find(|(c, _)| *c == column);
         let fits = |index: &&Index| index.equal.iter().all(|column| given(column).is_some());
@@ -334,6 +328,12 @@ impl Listing {
                     return Ok(format!(" INDEXED BY {}", index.name));
                 }
             }
+        }
+        if let Some((column, index)) = self.searched
+            && total < FEW
+            && conditions.columns.contains(&Some(column))
+        {
+            return Ok(format!(" INDEXED BY {index}"));
         }
         Ok(by_order.map_or_else(String::new, |index| format!(" INDEXED BY {}", index.name)))
     }
