@@ -1,6 +1,8 @@
 //! Opening a database: connections, settings, migrations, the writer task.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use sqlx::sqlite::{
@@ -54,6 +56,7 @@ impl Options {
 #[derive(Debug, Clone)]
 pub struct Db {
     pub(crate) writer: Writer,
+    pub(crate) changes: Arc<AtomicU64>,
     readers: SqlitePool,
 }
 
@@ -101,6 +104,7 @@ impl Db {
             .connect_lazy_with(connect.read_only(matches!(options.location, Location::File(_))));
         Ok(Self {
             writer: Writer::start(writer, log, supervisor),
+            changes: Arc::default(),
             readers,
         })
     }

@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -76,6 +77,12 @@ impl fmt::Debug for Writer {
 }
 
 impl Db {
+    /// A number that is another one once a job has been committed: what was read from the database
+    /// and is kept by this number is still so while the number is the same.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     /// Runs `job` on the writer and returns its value once it is committed and synced.
     ///
     /// Jobs run one after the other in the order of the calls and see what earlier ones wrote; those
@@ -119,12 +126,14 @@ impl Db {
     {
         let (sender, receiver) = oneshot::channel();
         let (synced, sync) = oneshot::channel();
+        let changes = Arc::clone(&self.changes);
         let run: Run = Box::new(move |connection| {
             let ran = std::panic::AssertUnwindSafe(job(connection)).catch_unwind();
             async move {
                 let result = ran.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
                 let keep = result.is_ok();
                 let answer = Box::new(move |commit: Result<(), Error>| {
+                    changes.fetch_add(1, Ordering::Release);
                     // Nobody waiting any more is fine.
                     let _ = sender.send(result.and_then(|value| commit.map(|()| value)));
                 });

@@ -7,7 +7,7 @@ use db::{Db, WriteFuture};
 use serde_json::{Map, Value};
 
 use super::experiments::STORAGE_STATES;
-use super::page::{Counter, Counts, Field, Index, Kind, Listing, Page, Request};
+use super::page::{Counter, Counts, Current, Field, Index, Kind, Listing, Page, Request};
 use super::{Error, Result};
 use crate::journal::Also;
 
@@ -143,11 +143,6 @@ const LISTING: Listing = Listing {
         ),
     ],
     searched: Some(("r.name", "run_named")),
-    // A run that comes, goes or changes its state or place shows in one of the two.
-    generation: Some(
-        "SELECT (SELECT coalesce(max(rowid), 0) FROM run_history) || ':' ||
-             coalesce(group_concat(n), '') FROM run_count",
-    ),
     counter: Some(Counter {
         table: "run_count r",
         columns: &["r.experiment", "r.archived", "r.state"],
@@ -264,7 +259,7 @@ pub(crate) struct Of<'a> {
 
 pub(crate) async fn list(
     db: &Db,
-    counts: &Counts,
+    kept: &Counts,
     of: Of<'_>,
     request: &Request,
 ) -> Result<(Vec<Record>, Page)> {
@@ -275,6 +270,10 @@ pub(crate) async fn list(
     .into_iter()
     .filter_map(|(column, id)| Some((column, id?.to_owned())))
     .collect();
+    let counts = Current {
+        kept,
+        changes: db.changes(),
+    };
     let page = LISTING
         .page_counted(db.reader(), request, &scopes, Some(counts))
         .await?;

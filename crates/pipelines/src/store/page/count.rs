@@ -16,25 +16,33 @@ pub struct Counts(Arc<Mutex<HashMap<String, Kept>>>);
 
 #[derive(Debug, Clone)]
 struct Kept {
-    generation: String,
+    changes: u64,
     total: i64,
 }
 
 impl Counts {
-    fn get(&self, key: &str, generation: &str) -> Option<i64> {
+    fn get(&self, key: &str, changes: u64) -> Option<i64> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.get(key)
-            .filter(|kept| kept.generation == generation)
+            .filter(|kept| kept.changes == changes)
             .map(|kept| kept.total)
     }
 
-    fn put(&self, key: String, generation: String, total: i64) {
+    fn put(&self, key: String, changes: u64, total: i64) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT {
             kept.clear();
         }
-        kept.insert(key, Kept { generation, total });
+        kept.insert(key, Kept { changes, total });
     }
+}
+
+/// Kept counts, and the number of changes the database has seen (read before anything is counted,
+/// so that a change in between makes a count stale and never wrong).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Current<'a> {
+    pub(crate) kept: &'a Counts,
+    pub(crate) changes: u64,
 }
 
 impl Listing {
@@ -42,7 +50,7 @@ impl Listing {
         &self,
         pool: &SqlitePool,
         conditions: &Conditions,
-        counts: Option<&Counts>,
+        counts: Option<Current<'_>>,
     ) -> Result<i64> {
         let counted = self.counter.filter(|counter| {
             conditions
@@ -60,17 +68,15 @@ impl Listing {
             return number(pool, query, &conditions.values).await;
         }
         let query = format!("SELECT count(*) FROM {}{}", self.table, conditions.clause());
-        let (Some(counts), Some(generation)) = (counts, self.generation) else {
+        let Some(counts) = counts else {
             return number(pool, query, &conditions.values).await;
         };
-        // Read before the count: a change in between makes the kept count stale, never wrong.
-        let generation: String = sqlx::query_scalar(generation).fetch_one(pool).await?;
         let key = format!("{query} {:?}", conditions.values);
-        if let Some(total) = counts.get(&key, &generation) {
+        if let Some(total) = counts.kept.get(&key, counts.changes) {
             return Ok(total);
         }
         let total = number(pool, query, &conditions.values).await?;
-        counts.put(key, generation, total);
+        counts.kept.put(key, counts.changes, total);
         Ok(total)
     }
 }

@@ -13,6 +13,7 @@ use db::sqlx::{self, Arguments as _, AssertSqlSafe, Row as _, SqlitePool};
 use serde::{Deserialize, Serialize};
 
 pub use self::count::Counts;
+pub(crate) use self::count::Current;
 pub(crate) use self::filter::Kind;
 use self::token::Token;
 use super::{Error, Result};
@@ -68,8 +69,6 @@ pub(crate) struct Listing {
     /// A column of texts and the index that is read instead of the table to look into all of them.
     pub(crate) searched: Option<(&'static str, &'static str)>,
     pub(crate) counter: Option<Counter>,
-    /// A query for a text that is another one when counts may have changed.
-    pub(crate) generation: Option<&'static str>,
 }
 
 impl Listing {
@@ -86,7 +85,6 @@ impl Listing {
         indexes: &[],
         searched: None,
         counter: None,
-        generation: None,
     };
 }
 
@@ -220,7 +218,7 @@ impl Listing {
         pool: &SqlitePool,
         request: &Request,
         scopes: &[Scope],
-        counts: Option<&Counts>,
+        counts: Option<Current<'_>>,
     ) -> Result<Page> {
         let token = Token::of(request)?;
         let (sort_by, filter) = match &token {
