@@ -236,6 +236,8 @@ impl World {
                 self.seed
             );
         }
+        self.check_loops();
+        let run = &self.server.run;
         if run.phase().finished() {
             assert_eq!(live, 0, "seed {}: work goes on after the end", self.seed);
             let open = run.tasks().iter().find(|t| !t.phase.finished());
@@ -251,6 +253,36 @@ impl World {
                 !alive.is_empty(),
                 "seed {}: nothing is going to happen any more",
                 self.seed
+            );
+        }
+    }
+
+    /// No loop has more iterations going on than it may.
+    fn check_loops(&self) {
+        let run = &self.server.run;
+        for task in run.tasks() {
+            let (Kind::Loop(state), Some(frame)) = (&task.kind, task.frame) else {
+                continue;
+            };
+            let template = &self.created.plan.templates[&run.tasks()[frame.index()].template];
+            let engine::Body::Dag(dag) = &template.body else {
+                continue;
+            };
+            let name = task.path.as_str().rsplit('.').next().unwrap_or_default();
+            let spec = dag.tasks.iter().find(|spec| spec.name == name).unwrap();
+            let Some(limit) = spec.parallelism.filter(|&limit| limit > 0) else {
+                continue;
+            };
+            let goes_on = |id: &&engine::TaskId| {
+                let phase = run.tasks()[id.index()].phase;
+                matches!(phase, Phase::Pending | Phase::Running)
+            };
+            let live = state.items.iter().filter(goes_on).count();
+            assert!(
+                live <= limit as usize,
+                "seed {}: {live} iterations of {} at once, allowed {limit}",
+                self.seed,
+                task.path
             );
         }
     }

@@ -117,6 +117,12 @@ pub(crate) fn task(name: &str, template: &str, dependencies: &[&str]) -> TaskSpe
 pub(crate) trait TaskExt: Sized {
     fn with(self, name: &str, value: &str) -> Self;
     fn when(self, left: &str, right: &str) -> Self;
+    /// Only when the output of a task is this, as an expression.
+    fn holds(self, task: &str, value: &str) -> Self;
+    /// Passes the output of a task, which may be absent.
+    fn given(self, name: &str, task: &str) -> Self;
+    /// Unless what is passed is this.
+    fn unless_given(self, name: &str, value: &str) -> Self;
     fn each(self, items: Value) -> Self;
     fn each_of(self, source: &str) -> Self;
 }
@@ -141,6 +147,29 @@ impl TaskExt for TaskSpec {
         });
         self
     }
+    fn holds(mut self, task: &str, value: &str) -> Self {
+        self.condition = Some(Condition::Holds(compared(
+            output(task),
+            engine::Comparison::Equal,
+            value,
+        )));
+        self
+    }
+    fn given(mut self, name: &str, task: &str) -> Self {
+        self.arguments.push(Argument {
+            name: name.to_owned(),
+            value: Shape::reference(output(task)),
+        });
+        self
+    }
+    fn unless_given(mut self, name: &str, value: &str) -> Self {
+        self.condition = Some(Condition::Holds(compared(
+            Ref::Argument(name.to_owned()),
+            engine::Comparison::NotEqual,
+            value,
+        )));
+        self
+    }
     fn each(mut self, items: Value) -> Self {
         let items = items
             .as_array()
@@ -155,6 +184,21 @@ impl TaskExt for TaskSpec {
     fn each_of(mut self, source: &str) -> Self {
         self.each = Some(Each::From(Shape::Text(text(source))));
         self
+    }
+}
+
+fn output(task: &str) -> Ref {
+    Ref::Output {
+        task: task.to_owned(),
+        name: "out".to_owned(),
+    }
+}
+
+fn compared(left: Ref, by: engine::Comparison, right: &str) -> engine::Expression {
+    engine::Expression::Compare {
+        left: Box::new(engine::Expression::Ref(left)),
+        by,
+        right: Box::new(engine::Expression::Constant(json!(right))),
     }
 }
 

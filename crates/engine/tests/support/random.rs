@@ -22,7 +22,8 @@ impl Dice {
     }
 }
 
-/// A random plan: nested DAGs, conditions, loops, retries, recursion, limits, deadlines, exit handler.
+/// A random plan: nested DAGs, conditions, loops, retries, recursion, limits, deadlines, exit
+/// handler; half of them with typed values.
 pub(crate) fn random_plan(dice: &mut Dice) -> Plan {
     let mut steps = vec![work("step", &[]), work("say", &["x"]), work("sure", &[])];
     if dice.chance(50) {
@@ -45,6 +46,7 @@ pub(crate) fn random_plan(dice: &mut Dice) -> Plan {
     let mut templates = vec![main, inner, graph];
     templates.append(&mut steps);
     let mut plan = plan(templates);
+    plan.typed = dice.chance(50);
     for name in ["main", "inner"] {
         let template = plan.templates.get_mut(name).unwrap();
         if dice.chance(25) {
@@ -94,7 +96,19 @@ fn random_dag(dice: &mut Dice, name: &str, templates: &[&str]) -> engine::Templa
         if let Some(source) = &source
             && dice.chance(40)
         {
-            spec = spec.when(&format!("<out:{source}:out>"), "heads");
+            spec = if dice.chance(50) {
+                spec.when(&format!("<out:{source}:out>"), "heads")
+            } else {
+                spec.holds(source, "heads")
+            };
+        }
+        if called == "say" && !looped && dice.chance(30) {
+            // What it was given decides, and it may have been given nothing.
+            if let Some(source) = &source {
+                spec.arguments.clear();
+                spec = spec.given("x", source);
+            }
+            spec = spec.unless_given("x", "tails");
         }
         if looped {
             spec = match dice.roll(10) {
@@ -102,6 +116,7 @@ fn random_dag(dice: &mut Dice, name: &str, templates: &[&str]) -> engine::Templa
                 1 => spec.each_of("<run:name>"),
                 items => spec.each((0..=items % 3).collect()),
             };
+            spec.parallelism = dice.chance(40).then(|| dice.roll(3) as u32);
         }
         spec.trigger = match dice.roll(8) {
             0 => engine::Trigger::Succeeded,

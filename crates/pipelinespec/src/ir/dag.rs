@@ -1,17 +1,14 @@
-//! The DAG of a component: its tasks, and where its outputs come from.
+//! The DAG of a component: its tasks and what they wait for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::{
-    Argument, ArtifactArgument, Body, Condition, Dag, Each, OutputArtifact, OutputParameter,
-    OutputSource, Ref, Shape, TaskSpec, Template, Text, Trigger,
-};
-use serde_json::Value;
+use engine::{Body, Condition, Dag, TaskSpec, Template, Trigger};
 
+use super::call::Call;
 use super::component::{Component, entries};
-use super::inputs::{self, Around};
+use super::inputs::Around;
 use super::pipeline::Pipeline;
-use super::{cel, executor, kubernetes};
+use super::{cel, executor, kubernetes, outputs};
 use crate::field::{Field, Invalid};
 
 type Result<T> = core::result::Result<T, Invalid>;
@@ -56,8 +53,8 @@ pub(super) fn compile<'a>(
         name: name.to_owned(),
         parameters: component.input_parameters(),
         artifacts,
-        output_parameters: output_parameters(outputs.as_ref(), &around)?,
-        output_artifacts: output_artifacts(outputs.as_ref(), &around)?,
+        output_parameters: outputs::parameters(outputs.as_ref(), &around)?,
+        output_artifacts: outputs::artifacts(outputs.as_ref(), &around)?,
         body: Body::Dag(Dag {
             tasks: specs,
             fail_fast: false,
@@ -129,7 +126,7 @@ fn task<'a>(
         artifacts: Vec::new(),
         each: None,
     };
-    call.read_inputs(field, component, around, name, &mut needs)?;
+    call.read_inputs(field, component, around, shown, &mut needs)?;
     call.read_iterators(field, component)?;
     let (trigger, condition) = trigger(field, component, &call)?;
     let limit = match field.get("iteratorPolicy")? {
@@ -147,7 +144,7 @@ fn task<'a>(
             let label = label.str()?;
             settings = match known.platform.get(label) {
                 Some(config) => Some(kubernetes::settings(
-                    config, component, around, name, &mut needs,
+                    config, component, around, shown, &mut needs,
                 )?),
                 None => None,
             };
@@ -213,134 +210,6 @@ fn free_name(
     numbered
         .find(|name| !taken(name))
         .expect("invariant: there are more numbers than templates")
-}
-
-/// What a task passes.
-pub(super) struct Call {
-    pub(super) arguments: Vec<Argument>,
-    pub(super) artifacts: Vec<ArtifactArgument>,
-    each: Option<Each>,
-}
-
-impl Call {
-    fn read_inputs<'a>(
-        &mut self,
-        field: &Field<'a>,
-        component: &Component<'a>,
-        around: &Around<'a, '_>,
-        task: &str,
-        needs: &mut Vec<&'a str>,
-    ) -> Result<()> {
-        let Some(given) = field.get("inputs")? else {
-            return Ok(());
-        };
-        given.only(&["artifacts", "parameters"], &[])?;
-        for (name, spec) in entries(&given, "parameters")? {
-            let value = inputs::parameter(&spec, around, task, needs)?;
-            if let (Some(input), Shape::Plain(constant)) = (component.parameters.get(name), &value)
-                && !(constant.is_null() && (input.optional || input.default.is_some()))
-                && let Err(mismatch) = input.kind.coerce(constant.clone())
-            {
-                return spec.invalid(format!("input parameter {name:?}: {mismatch}"));
-            }
-            self.arguments.push(Argument {
-                name: name.to_owned(),
-                value,
-            });
-        }
-        for (name, spec) in entries(&given, "artifacts")? {
-            if !component.artifacts.contains_key(name) {
-                let known: Vec<&str> = component.artifacts.keys().copied().collect();
-                return spec.invalid(format!(
-                    "the component has no input artifact {name:?}; it has: {}",
-                    inputs::list(&known)
-                ));
-            }
-            let value = inputs::artifact(&spec, around, needs)?;
-            self.artifacts.push(ArtifactArgument {
-                name: name.to_owned(),
-                value,
-            });
-        }
-        Ok(())
-    }
-
-    fn read_iterators(&mut self, field: &Field<'_>, component: &Component<'_>) -> Result<()> {
-        let item = || Shape::Text(Text::reference(Ref::Item(Vec::new()), ""));
-        match (
-            field.get("parameterIterator")?,
-            field.get("artifactIterator")?,
-        ) {
-            (None, None) => {}
-            (Some(_), Some(both)) => {
-                return both.invalid("a task has parameterIterator or artifactIterator, not both");
-            }
-            (Some(iterator), None) => {
-                iterator.only(&["itemInput", "items"], &[])?;
-                let name = iterator.need("itemInput")?;
-                if !component.parameters.contains_key(name.str()?) {
-                    return name.invalid("the component has no such input parameter");
-                }
-                self.each = Some(self.items(&iterator.need("items")?, component)?);
-                self.arguments
-                    .retain(|a| Some(a.name.as_str()) != name.value.as_str());
-                self.arguments.push(Argument {
-                    name: name.str()?.to_owned(),
-                    value: item(),
-                });
-            }
-            (None, Some(iterator)) => {
-                iterator.only(&["itemInput", "items"], &[])?;
-                let name = iterator.need("itemInput")?;
-                if !component.artifacts.contains_key(name.str()?) {
-                    return name.invalid("the component has no such input artifact");
-                }
-                let items = iterator.need("items")?;
-                items.only(&["inputArtifact"], &[])?;
-                let items = items.need("inputArtifact")?;
-                let from = self
-                    .artifacts
-                    .iter()
-                    .find(|a| Some(a.name.as_str()) == items.value.as_str());
-                let Some(from) = from else {
-                    return items.invalid("the task has no such input artifact to iterate over");
-                };
-                self.each = Some(Each::From(from.value.clone()));
-                self.artifacts.push(ArtifactArgument {
-                    name: name.str()?.to_owned(),
-                    value: Shape::List(vec![item()]),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn items(&self, items: &Field<'_>, component: &Component<'_>) -> Result<Each> {
-        items.only(&["inputParameter", "raw"], &[])?;
-        if let Some(raw) = items.get("raw")? {
-            let list: Value = match serde_json::from_str(raw.str()?) {
-                Ok(list) => list,
-                Err(error) => return raw.invalid(format!("the items are not JSON: {error}")),
-            };
-            return match list {
-                Value::Array(list) => Ok(Each::Items(list.into_iter().map(Shape::Plain).collect())),
-                other => raw.invalid(format!("the items must be a JSON list, got {other}")),
-            };
-        }
-        let input = items.need("inputParameter")?;
-        let name = input.str()?;
-        if let Some(argument) = self.arguments.iter().find(|a| a.name == name) {
-            return Ok(Each::From(argument.value.clone()));
-        }
-        match component
-            .parameters
-            .get(name)
-            .and_then(|i| i.default.clone())
-        {
-            Some(default) => Ok(Each::From(Shape::Plain(default))),
-            None => input.invalid("the task has no such input parameter to iterate over"),
-        }
-    }
 }
 
 fn trigger(
@@ -413,103 +282,6 @@ fn check_given(
         }
     }
     Ok(())
-}
-
-fn output_parameters(
-    outputs: Option<&Field<'_>>,
-    around: &Around<'_, '_>,
-) -> Result<Vec<OutputParameter>> {
-    let mut parameters = Vec::new();
-    let Some(outputs) = outputs else {
-        return Ok(parameters);
-    };
-    outputs.only(&["artifacts", "parameters"], &[])?;
-    for (name, field) in entries(outputs, "parameters")? {
-        if !around.component.output_parameters.contains_key(name) {
-            return field.invalid(format!(
-                "the component does not declare the output parameter {name:?}"
-            ));
-        }
-        field.only(&["valueFromOneof", "valueFromParameter"], &[])?;
-        let selectors = match (
-            field.get("valueFromParameter")?,
-            field.get("valueFromOneof")?,
-        ) {
-            (Some(one), None) => vec![one],
-            (None, Some(several)) => {
-                several.only(&["parameterSelectors"], &[])?;
-                several.list("parameterSelectors")?
-            }
-            _ => return field.invalid("expected one of valueFromParameter, valueFromOneof"),
-        };
-        let mut refs = Vec::new();
-        for selector in &selectors {
-            selector.only(&["outputParameterKey", "producerSubtask"], &[])?;
-            let (task, component) = inputs::producer(selector, "producerSubtask", around)?;
-            let key = selector.need("outputParameterKey")?;
-            if !component.output_parameters.contains_key(key.str()?) {
-                return key.invalid(format!("task {task:?} has no such output parameter"));
-            }
-            refs.push(Ref::Output {
-                task: task.to_owned(),
-                name: key.str()?.to_owned(),
-            });
-        }
-        parameters.push(OutputParameter {
-            name: name.to_owned(),
-            source: OutputSource::Text(first_of(&field, refs)?),
-            default: None,
-        });
-    }
-    Ok(parameters)
-}
-
-fn output_artifacts(
-    outputs: Option<&Field<'_>>,
-    around: &Around<'_, '_>,
-) -> Result<Vec<OutputArtifact>> {
-    let mut artifacts = Vec::new();
-    let Some(outputs) = outputs else {
-        return Ok(artifacts);
-    };
-    for (name, field) in entries(outputs, "artifacts")? {
-        let Some(definition) = around.component.output_artifacts.get(name) else {
-            return field.invalid(format!(
-                "the component does not declare the output artifact {name:?}"
-            ));
-        };
-        field.only(&["artifactSelectors"], &[])?;
-        let mut refs = Vec::new();
-        for selector in field.list("artifactSelectors")? {
-            selector.only(&["outputArtifactKey", "producerSubtask"], &[])?;
-            let (task, component) = inputs::producer(&selector, "producerSubtask", around)?;
-            let key = selector.need("outputArtifactKey")?;
-            if !component.output_artifacts.contains_key(key.str()?) {
-                return key.invalid(format!("task {task:?} has no such output artifact"));
-            }
-            refs.push(Ref::OutputArtifact {
-                task: task.to_owned(),
-                name: key.str()?.to_owned(),
-            });
-        }
-        artifacts.push(OutputArtifact {
-            name: name.to_owned(),
-            source: first_of(&field, refs)?,
-            optional: true,
-            settings: definition.value.clone(),
-        });
-    }
-    Ok(artifacts)
-}
-
-fn first_of(field: &Field<'_>, mut refs: Vec<Ref>) -> Result<Text> {
-    let to = match refs.len() {
-        0 => return field.invalid("there is no selector"),
-        1 => refs.remove(0),
-        _ => Ref::FirstOf(refs),
-    };
-    let source = to.describe();
-    Ok(Text::reference(to, &source))
 }
 
 /// Tasks that wait for each other, with the place of one of them.

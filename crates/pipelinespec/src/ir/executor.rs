@@ -8,8 +8,8 @@ use engine::{
 };
 use serde_json::{Value, json};
 
+use super::call::Call;
 use super::component::{Component, flag};
-use super::dag::Call;
 use super::pipeline::Pipeline;
 use super::text::{self, Macros};
 use crate::field::{Field, Invalid};

@@ -4,12 +4,14 @@
 //! template of its own, because retries, caching and names belong to the task. Settings of the
 //! platform are resolved where the task is called, as inputs are.
 
+mod call;
 mod cel;
 mod component;
 mod dag;
 mod executor;
 mod inputs;
 mod kubernetes;
+mod outputs;
 mod pipeline;
 mod text;
 
