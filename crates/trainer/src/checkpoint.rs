@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::optimizer::Optimizer;
 
-const MAGIC: &[u8; 8] = b"coracle1";
+const MAGIC: &[u8; 8] = b"coracle2";
 const KEPT: usize = 3;
 
 /// Why a checkpoint could not be written or used.

@@ -3,14 +3,15 @@
 //! The convolutions run image by image, a few images to a piece; each piece sums its own gradients,
 //! and the pieces' sums are added in order. The hidden layer is kept feature by feature (one row
 //! per feature, one column per image), so that blocks of it are contiguous and each thread writes
-//! its own. Pieces and blocks have fixed sizes: results do not depend on the number of threads.
+//! its own; for the same reason its weights are kept in panels while training goes on. Pieces,
+//! blocks and panels have fixed sizes: results do not depend on the number of threads.
 //! After the first step nothing is allocated.
 
 use std::sync::{Mutex, PoisonError};
 
 use model::kernels::{
-    self, Conv2d, Conv2dScratch, KernelGradient, Matrix, MatrixMut, Padding, Winograd,
-    WinogradScratch, matmul,
+    self, Conv2d, Conv2dScratch, KernelGradient, Matrix, MatrixMut, PANEL, Padding, Sparse,
+    Winograd, WinogradScratch, matmul,
 };
 use model::mnist::{CLASSES, PIXELS, SIDE};
 use model::network::{FEATURES, FILTERS, HIDDEN, KERNEL, Network};
@@ -22,8 +23,6 @@ use crate::optimizer::Optimizer;
 const PIECE: usize = 5;
 /// Features of one block of the hidden layer.
 const HIDDEN_BLOCK: usize = 128;
-/// Rows of one block of the hidden layer's weights; such a block fits into a core's cache.
-const WEIGHT_BLOCK: usize = 98;
 /// Numbers of an image after the first pooling.
 const POOLED: usize = (SIDE / 2) * (SIDE / 2) * FILTERS[0];
 const RAW1: usize = SIDE * SIDE * FILTERS[0];
@@ -92,6 +91,16 @@ struct Scratch {
     raw2: Vec<f32>,
     pooled_slope: Vec<f32>,
     feature_slopes: Vec<f32>,
+    /// One panel's inputs of all images, and the gradient of its weights.
+    panel_features: Vec<f32>,
+    panel_gradient: Vec<f32>,
+}
+
+/// What is not zero of a block of the hidden layer's gradient: by feature and by image.
+#[derive(Debug)]
+struct HiddenSlopes {
+    by_feature: Sparse,
+    by_image: Sparse,
 }
 
 /// The network with what the optimizer remembers and the memory that a step works in.
@@ -101,6 +110,8 @@ pub struct Cnn {
     optimizer: Optimizer,
     /// Per parameter.
     memory: Vec<Vec<f32>>,
+    /// Whether the hidden layer's weights and the memory of them are in panels.
+    in_panels: bool,
     conv1: Conv2d,
     conv2: Winograd,
     /// The second convolution's kernel, transformed for the way there and for the way back.
@@ -109,21 +120,20 @@ pub struct Cnn {
     scratch: Mutex<Vec<Scratch>>,
     pieces: Vec<ConvGradients>,
     pooled: Vec<f32>,
-    winners1: Vec<u8>,
+    winners1: Vec<u32>,
     /// `batch x FEATURES`.
     features: Vec<f32>,
-    winners2: Vec<u8>,
-    /// `FEATURES x batch`.
+    winners2: Vec<u32>,
+    /// Panel by panel, `batch x PANEL`.
     feature_slopes: Vec<f32>,
-    /// `HIDDEN x batch`, and its gradient.
+    /// `HIDDEN x batch`, and its gradient, also block by block without the zeros.
     hidden: Vec<f32>,
     hidden_slopes: Vec<f32>,
+    sparse_slopes: Vec<HiddenSlopes>,
     /// `batch x CLASSES`, then its gradient.
     logits: Vec<f32>,
     /// Of the last three parameters.
     gradients: [Vec<f32>; 3],
-    /// Of the hidden layer's weights, unless the optimizer needs no gradient by itself.
-    weight_gradients: Vec<f32>,
 }
 
 impl Cnn {
@@ -141,17 +151,13 @@ impl Cnn {
         };
         let [filters1, filters2] = FILTERS;
         let half = SIDE / 2;
-        let separate = if optimizer == Optimizer::Sgd {
-            0
-        } else {
-            FEATURES * HIDDEN
-        };
         let conv2 = conv([half, half, filters1], [KERNEL, KERNEL, filters1, filters2]);
         let conv2 = Winograd::new(&conv2).expect("invariant: the second convolution is 5 x 5");
         Self {
             network,
             optimizer,
             memory,
+            in_panels: false,
             conv1: conv([SIDE, SIDE, 1], [KERNEL, KERNEL, 1, filters1]),
             conv2,
             transformed: [0, 1].map(|_| vec![0.0; conv2.transformed_len()]),
@@ -165,25 +171,70 @@ impl Cnn {
             feature_slopes: vec![0.0; batch * FEATURES],
             hidden: vec![0.0; batch * HIDDEN],
             hidden_slopes: vec![0.0; batch * HIDDEN],
+            sparse_slopes: (0..HIDDEN / HIDDEN_BLOCK)
+                .map(|_| HiddenSlopes {
+                    by_feature: Sparse::new(HIDDEN_BLOCK, batch),
+                    by_image: Sparse::new(batch, HIDDEN_BLOCK),
+                })
+                .collect(),
             logits: vec![0.0; batch * CLASSES],
             gradients: [HIDDEN, HIDDEN * CLASSES, CLASSES].map(|len| vec![0.0; len]),
-            weight_gradients: vec![0.0; separate],
         }
     }
 
-    /// The network as it is now.
-    pub fn network(&self) -> &Network {
-        &self.network
-    }
-
-    /// What the optimizer remembers of each parameter.
-    pub fn memory(&self) -> &[Vec<f32>] {
-        &self.memory
+    /// The network as it is now, and what the optimizer remembers of each parameter.
+    pub fn state(&mut self) -> (&Network, &[Vec<f32>]) {
+        self.arrange(false);
+        (&self.network, &self.memory)
     }
 
     /// The network, given away.
-    pub fn into_network(self) -> Network {
+    pub fn into_network(mut self) -> Network {
+        self.arrange(false);
         self.network
+    }
+
+    /// Brings the hidden layer's weights and the memory of them into panels, or back. In panels
+    /// the optimizer's numbers for a panel stand together.
+    fn arrange(&mut self, in_panels: bool) {
+        if std::mem::replace(&mut self.in_panels, in_panels) == in_panels {
+            return;
+        }
+        let arrange = if in_panels {
+            kernels::into_panels
+        } else {
+            kernels::from_panels
+        };
+        let weights = &mut self.network.parameters[4].values;
+        *weights = arrange(weights, HIDDEN);
+        let memory = &mut self.memory[4];
+        match self.optimizer.memory() {
+            0 => {}
+            1 => *memory = arrange(memory, HIDDEN),
+            parts if in_panels => {
+                let mut panels = vec![0.0; memory.len()];
+                for (part, numbers) in memory.chunks_exact(FEATURES * HIDDEN).enumerate() {
+                    let numbers = arrange(numbers, HIDDEN);
+                    let places = panels.chunks_exact_mut(PANEL * HIDDEN).skip(part);
+                    for (place, panel) in places
+                        .step_by(parts)
+                        .zip(numbers.chunks_exact(PANEL * HIDDEN))
+                    {
+                        place.copy_from_slice(panel);
+                    }
+                }
+                *memory = panels;
+            }
+            parts => {
+                let mut numbers = Vec::with_capacity(memory.len());
+                for part in 0..parts {
+                    let panels = memory.chunks_exact(PANEL * HIDDEN).skip(part);
+                    let panels: Vec<f32> = panels.step_by(parts).flatten().copied().collect();
+                    numbers.extend(arrange(&panels, HIDDEN));
+                }
+                *memory = numbers;
+            }
+        }
     }
 
     /// Trains on one batch.
@@ -196,6 +247,7 @@ impl Cnn {
             (self.batch * PIXELS, self.batch),
             "the batch has another size"
         );
+        self.arrange(true);
         self.convolve(images);
         self.apply_dense(step);
         let (loss, correct) = kernels::softmax_cross_entropy(&mut self.logits, labels, CLASSES);
@@ -223,7 +275,7 @@ impl Cnn {
             .zip(self.winners2.par_chunks_mut(PIECE * FEATURES));
         images.par_chunks(PIECE * PIXELS).zip(outputs).for_each(
             |(images, (((pooled, winners1), features), winners2))| {
-                let mut scratch = take(pool, conv1, conv2);
+                let mut scratch = take(pool, conv2);
                 let outputs = pooled
                     .chunks_exact_mut(POOLED)
                     .zip(winners1.chunks_exact_mut(POOLED))
@@ -254,21 +306,23 @@ impl Cnn {
         let batch = self.batch;
         let parameter = |at: usize| &self.network.parameters[at].values[..];
         let (weights, bias) = (parameter(4), parameter(5));
-        let features = Matrix::new(&self.features, batch, FEATURES).transposed();
+        let features = &self.features;
         self.hidden
             .par_chunks_mut(HIDDEN_BLOCK * batch)
             .enumerate()
             .for_each(|(block, hidden)| {
                 let first = block * HIDDEN_BLOCK;
-                let weights =
-                    Matrix::strided(&weights[first..], FEATURES, HIDDEN_BLOCK, HIDDEN).transposed();
-                let out = MatrixMut::new(hidden, HIDDEN_BLOCK, batch);
-                matmul(out, 0.0, weights, features, 1.0);
-                for (row, &bias) in hidden.chunks_exact_mut(batch).zip(&bias[first..]) {
-                    for value in row {
-                        *value = (*value + bias).max(0.0);
-                    }
-                }
+                kernels::panel_products(features, weights, HIDDEN, first, hidden, batch);
+                kernels::wide(
+                    #[inline(always)]
+                    || {
+                        for (row, &bias) in hidden.chunks_exact_mut(batch).zip(&bias[first..]) {
+                            for value in row {
+                                *value = (*value + bias).max(0.0);
+                            }
+                        }
+                    },
+                );
                 if step.keep < 1.0 {
                     let key = step.dropout_key ^ (block as u64).wrapping_mul(0xa076_1d64_78bd_642f);
                     kernels::dropout_in_place(hidden, step.keep, key);
@@ -286,7 +340,7 @@ impl Cnn {
     }
 
     /// Gradients of the dense layers and of the features. The hidden layer's weights are moved
-    /// here, block by block, while each block is in the cache.
+    /// here, panel by panel, while each panel is in the cache.
     fn dense_gradients(&mut self, step: Step) {
         let batch = self.batch;
         let slopes = Matrix::new(&self.logits, batch, CLASSES);
@@ -300,53 +354,68 @@ impl Cnn {
             .zip(weights.par_chunks(HIDDEN_BLOCK * CLASSES))
             .zip(weights_gradient.par_chunks_mut(HIDDEN_BLOCK * CLASSES))
             .zip(hidden_bias.par_chunks_mut(HIDDEN_BLOCK))
-            .for_each(|((((hidden_slopes, hidden), weights), gradient), bias)| {
-                let values = Matrix::new(hidden, HIDDEN_BLOCK, batch);
-                let out = MatrixMut::new(gradient, HIDDEN_BLOCK, CLASSES);
-                matmul(out, 0.0, values, slopes, 1.0);
-                let weights = Matrix::new(weights, HIDDEN_BLOCK, CLASSES);
-                let out = MatrixMut::new(hidden_slopes, HIDDEN_BLOCK, batch);
-                matmul(out, 0.0, weights, slopes.transposed(), 1.0);
-                kernels::relu_gradient(hidden, hidden_slopes, 1.0 / step.keep);
-                for (sum, row) in bias.iter_mut().zip(hidden_slopes.chunks_exact(batch)) {
-                    *sum = row.iter().sum();
-                }
-            });
+            .zip(&mut self.sparse_slopes)
+            .for_each(
+                |(((((hidden_slopes, hidden), weights), gradient), bias), sparse)| {
+                    let values = Matrix::new(hidden, HIDDEN_BLOCK, batch);
+                    let out = MatrixMut::new(gradient, HIDDEN_BLOCK, CLASSES);
+                    matmul(out, 0.0, values, slopes, 1.0);
+                    let weights = Matrix::new(weights, HIDDEN_BLOCK, CLASSES);
+                    let out = MatrixMut::new(hidden_slopes, HIDDEN_BLOCK, batch);
+                    matmul(out, 0.0, weights, slopes.transposed(), 1.0);
+                    kernels::relu_gradient(hidden, hidden_slopes, 1.0 / step.keep);
+                    for (sum, row) in bias.iter_mut().zip(hidden_slopes.chunks_exact(batch)) {
+                        *sum = row.iter().sum();
+                    }
+                    sparse.by_feature.fill(hidden_slopes);
+                    sparse.by_image.fill_from_columns(hidden_slopes);
+                },
+            );
 
-        let slopes = Matrix::new(&self.hidden_slopes, HIDDEN, batch);
         let (features, optimizer) = (&self.features, self.optimizer);
-        let blocks = self.network.parameters[4]
+        let (slopes, pool, conv2) = (&self.sparse_slopes, &self.scratch, self.conv2);
+        let panels = self.network.parameters[4]
             .values
-            .par_chunks_mut(WEIGHT_BLOCK * HIDDEN)
-            .zip(self.feature_slopes.par_chunks_mut(WEIGHT_BLOCK * batch))
+            .par_chunks_mut(PANEL * HIDDEN)
+            .zip(self.feature_slopes.par_chunks_mut(PANEL * batch))
             .enumerate();
-        let back = |weights: &[f32], feature_slopes: &mut [f32]| {
-            let weights = Matrix::new(weights, WEIGHT_BLOCK, HIDDEN);
-            let out = MatrixMut::new(feature_slopes, WEIGHT_BLOCK, batch);
-            matmul(out, 0.0, weights, slopes, 1.0);
+        // The gradient of the features first: it is that of the weights as they were.
+        let begin = |panel: usize, weights: &[f32], feature_slopes: &mut [f32]| {
+            let mut scratch = take(pool, conv2);
+            scratch.panel_features.clear();
+            for features in features.chunks_exact(FEATURES) {
+                let features = &features[panel * PANEL..][..PANEL];
+                scratch.panel_features.extend_from_slice(features);
+            }
+            let slopes = slopes.iter().map(|slopes| &slopes.by_image);
+            kernels::panel_input_gradient(weights, slopes, feature_slopes);
+            scratch
         };
-        let features = |block: usize| {
-            let first = block * WEIGHT_BLOCK;
-            Matrix::strided(&features[first..], batch, WEIGHT_BLOCK, FEATURES).transposed()
+        let gradient = |features: &[f32], scale: f32, add: bool, weights: &mut [f32]| {
+            for (block, slopes) in slopes.iter().enumerate() {
+                let (slopes, first) = (&slopes.by_feature, block * HIDDEN_BLOCK);
+                kernels::panel_weight_gradient(features, slopes, first, scale, add, weights);
+            }
         };
         if optimizer == Optimizer::Sgd {
-            blocks.for_each(|(block, (weights, feature_slopes))| {
-                back(weights, feature_slopes);
-                let out = MatrixMut::new(weights, WEIGHT_BLOCK, HIDDEN);
-                matmul(out, 1.0, features(block), slopes.transposed(), -step.rate);
+            panels.for_each(|(panel, (weights, feature_slopes))| {
+                let scratch = begin(panel, weights, feature_slopes);
+                gradient(&scratch.panel_features, -step.rate, true, weights);
+                give(pool, scratch);
             });
             return;
         }
-        let memory_block = WEIGHT_BLOCK * HIDDEN * optimizer.memory();
-        blocks
-            .zip(self.weight_gradients.par_chunks_mut(WEIGHT_BLOCK * HIDDEN))
-            .zip(self.memory[4].par_chunks_mut(memory_block))
-            .for_each(|(((block, (weights, feature_slopes)), gradient), memory)| {
-                back(weights, feature_slopes);
-                let out = MatrixMut::new(gradient, WEIGHT_BLOCK, HIDDEN);
-                matmul(out, 0.0, features(block), slopes.transposed(), 1.0);
-                optimizer.apply(step.rate, weights, gradient, memory);
-            });
+        let memory = PANEL * HIDDEN * optimizer.memory();
+        panels.zip(self.memory[4].par_chunks_mut(memory)).for_each(
+            |((panel, (weights, feature_slopes)), memory)| {
+                let mut scratch = begin(panel, weights, feature_slopes);
+                let found = &mut scratch.panel_gradient;
+                found.resize(PANEL * HIDDEN, 0.0);
+                gradient(&scratch.panel_features, 1.0, false, found);
+                optimizer.apply(step.rate, weights, found, memory);
+                give(pool, scratch);
+            },
+        );
     }
 
     /// Gradients of the convolutions, piece by piece.
@@ -366,7 +435,7 @@ impl Cnn {
         pieces.par_iter_mut().zip(inputs).enumerate().for_each(
             |(piece, (gradients, (((pooled, winners1), winners2), images)))| {
                 gradients.clear();
-                let mut scratch = take(pool, conv1, conv2);
+                let mut scratch = take(pool, conv2);
                 scratch.kernel2.clear();
                 let Scratch {
                     conv1: patches1,
@@ -376,12 +445,15 @@ impl Cnn {
                     raw2,
                     pooled_slope,
                     feature_slopes,
+                    ..
                 } = &mut scratch;
                 let first = piece * PIECE;
                 let count = images.len() / PIXELS;
-                for (feature, row) in all_slopes.chunks_exact(batch).enumerate() {
-                    for (image, &slope) in row[first..first + count].iter().enumerate() {
-                        feature_slopes[image * FEATURES + feature] = slope;
+                for (panel, rows) in all_slopes.chunks_exact(PANEL * batch).enumerate() {
+                    for image in 0..count {
+                        let row = &rows[(first + image) * PANEL..][..PANEL];
+                        feature_slopes[image * FEATURES + panel * PANEL..][..PANEL]
+                            .copy_from_slice(row);
                     }
                 }
                 let images = images.chunks_exact(PIXELS).zip(pooled.chunks_exact(POOLED));
@@ -446,16 +518,18 @@ fn add_up(
         });
 }
 
-fn take(pool: &Mutex<Vec<Scratch>>, conv1: Conv2d, conv2: Winograd) -> Scratch {
+fn take(pool: &Mutex<Vec<Scratch>>, conv2: Winograd) -> Scratch {
     let free = pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
     free.unwrap_or_else(|| Scratch {
-        conv1: conv1.scratch(false),
+        conv1: Conv2dScratch::default(),
         conv2: WinogradScratch::default(),
         kernel2: conv2.kernel_gradient(),
         raw1: vec![0.0; RAW1],
         raw2: vec![0.0; RAW2],
         pooled_slope: vec![0.0; POOLED],
         feature_slopes: vec![0.0; PIECE * FEATURES],
+        panel_features: Vec::new(),
+        panel_gradient: Vec::new(),
     })
 }
 

@@ -51,6 +51,18 @@ impl Optimizer {
     /// Moves weights. `memory` holds what the optimizer remembers of them: empty, as long as they,
     /// or twice as long.
     pub fn apply(self, rate: f32, weights: &mut [f32], gradients: &[f32], memory: &mut [f32]) {
+        model::kernels::wide(
+            #[inline(always)]
+            || self.apply_here(rate, weights, gradients, memory),
+        );
+    }
+
+    #[expect(
+        clippy::inline_always,
+        reason = "its loops must be compiled with the caller's instructions"
+    )]
+    #[inline(always)]
+    fn apply_here(self, rate: f32, weights: &mut [f32], gradients: &[f32], memory: &mut [f32]) {
         let [beta1, beta2] = BETA;
         match self {
             Self::Sgd => {

@@ -23,7 +23,7 @@ const KEEP: f32 = 0.5;
 /// At most this many steps pass between two checkpoints.
 const CHECKPOINT_STEPS: u64 = 500;
 /// Images of the test set that are judged together.
-const TEST_BATCH: usize = 500;
+const TEST_BATCH: usize = 1000;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -107,9 +107,9 @@ impl Trainer {
         }
     }
 
-    fn state(&self) -> (&Network, &[Vec<f32>]) {
+    fn state(&mut self) -> (&Network, &[Vec<f32>]) {
         match self {
-            Self::Cnn(cnn) => (cnn.network(), cnn.memory()),
+            Self::Cnn(cnn) => cnn.state(),
             Self::Linear(linear) => (linear.network(), linear.memory()),
         }
     }
@@ -138,9 +138,12 @@ pub fn run(options: &Options, host: &mut Host<'_>) -> Result<Outcome, Error> {
         });
     }
     let data_dir = options.data_dir.as_deref().map(host.resolve);
-    let train = dataset(data_dir.as_deref(), Part::Train)?;
-    // Read now, so that a broken file ends the run before the work.
-    let test = dataset(data_dir.as_deref(), Part::Test)?;
+    // Both are read now, so that a broken file ends the run before the work.
+    let (train, test) = rayon::join(
+        || dataset(data_dir.as_deref(), Part::Train),
+        || dataset(data_dir.as_deref(), Part::Test),
+    );
+    let (train, test) = (train?, test?);
     let export_dir = (host.resolve)(&options.export_dir);
     if role.is_chief() {
         check_writable(&export_dir).map_err(|source| Error::Export { source })?;

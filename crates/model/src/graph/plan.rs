@@ -1,6 +1,7 @@
 //! From a graph to the steps that compute some of its nodes: what is not needed is left out, and
 //! chains that one kernel can do together become one step.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -8,11 +9,11 @@ use rayon::prelude::*;
 use super::run::{self, Mode, Stop};
 use super::workspace::Workspace;
 use super::{Error, Graph, NodeId, Op};
-use crate::kernels::Padding;
+use crate::kernels::{Padding, Winograd};
 use crate::tensor::{Tensor, Values};
 
 /// At most this many rows run together: what they need stays near the processor.
-const ROWS_TOGETHER: usize = 64;
+const ROWS_TOGETHER: usize = 128;
 
 /// What follows a convolution or a matrix product in the same step.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,6 +49,8 @@ pub struct Plan {
     pub(super) steps: Vec<Step>,
     /// How many steps and fetches read each node's value.
     pub(super) uses: Vec<usize>,
+    /// Transformed kernels of the convolutions that Winograd's method computes.
+    pub(super) transformed: HashMap<NodeId, Vec<f32>>,
     workspaces: Mutex<Vec<Workspace>>,
 }
 
@@ -95,11 +98,16 @@ impl Plan {
             uses[id.0] += 1;
         }
         let steps = join(&graph, steps, &uses);
+        let transformed = steps
+            .iter()
+            .filter_map(|step| Some((step.node, transform(&graph, feeds, step)?)))
+            .collect();
         Ok(Self {
             feeds: feeds.to_vec(),
             fetches,
             steps,
             uses,
+            transformed,
             graph,
             workspaces: Mutex::default(),
         })
@@ -172,6 +180,19 @@ impl Plan {
         lock().push(workspace);
         answer
     }
+}
+
+/// The transformed kernel of a step that convolves in a way that has one.
+fn transform(graph: &Graph, feeds: &[NodeId], step: &Step) -> Option<Vec<f32>> {
+    let Op::Conv2D { strides, .. } = graph.node(step.node).op else {
+        return None;
+    };
+    if feeds.contains(&step.inputs[1]) {
+        return None;
+    }
+    let kernel = graph.constant(step.inputs[1])?;
+    let shape = <[usize; 4]>::try_from(kernel.shape()).ok()?;
+    Winograd::prepare_kernel(shape, strides, kernel.as_floats()?)
 }
 
 /// Joins a convolution or matrix product with the bias, ReLU and pooling behind it.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::plan::{Plan, PoolSpec, Step};
 use super::workspace::Workspace;
 use super::{Error, NodeId, Op};
-use crate::kernels::{self, Conv2d, Matrix, MatrixMut, MaxPool, Padding};
+use crate::kernels::{self, Conv2d, Matrix, MatrixMut, MaxPool, Padding, Winograd};
 use crate::tensor::{DataType, Tensor, Values, shape_text};
 
 /// Whether the run has all rows or some of them.
@@ -280,6 +280,8 @@ impl Run<'_> {
             .workspace
             .take(if pool.is_some() { conv.output_len() } else { 0 });
         let mut scratch = std::mem::take(&mut self.workspace.conv);
+        let mut tiles = std::mem::take(&mut self.workspace.winograd);
+        let winograd = Winograd::new(&conv).zip(self.plan.transformed.get(&step.node));
         let images = self.floats(step, 0)?;
         let kernel = self.floats(step, 1)?;
         let bias = self.bias(step, filters)?;
@@ -292,7 +294,10 @@ impl Run<'_> {
             } else {
                 &mut *result
             };
-            conv.forward(image, kernel, target, &mut scratch);
+            match winograd {
+                Some((winograd, kernel)) => winograd.forward(image, kernel, target, &mut tiles),
+                None => conv.forward(image, kernel, target, &mut scratch),
+            }
             match (bias, pool) {
                 (None, _) => {}
                 (Some(bias), Some(pool)) if pool.is_halving() => {
@@ -307,6 +312,7 @@ impl Run<'_> {
             }
         }
         self.workspace.conv = scratch;
+        self.workspace.winograd = tiles;
         self.workspace.give(raw);
         let shape = std::iter::once(rows).chain(output).collect();
         self.tensor(step, shape, Values::Float(results))

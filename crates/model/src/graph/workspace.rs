@@ -1,12 +1,13 @@
 //! Memory that runs of a plan use again.
 
-use crate::kernels::Conv2dScratch;
+use crate::kernels::{Conv2dScratch, WinogradScratch};
 
 /// Buffers of one run at a time.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
     free: Vec<Vec<f32>>,
     pub(super) conv: Conv2dScratch,
+    pub(super) winograd: WinogradScratch,
 }
 
 impl Workspace {

@@ -3,9 +3,12 @@
 //! Where a kernel row is long enough to feed the matrix product by itself, the patches of one
 //! kernel row are gathered once and shared by all kernel rows: the patch matrix of row `ky` is the
 //! same memory, `ky` image rows further down. That is a k-th of the copying and of the memory of
-//! the usual gathering (im2col), which is what short kernel rows and strides get.
+//! the usual gathering (im2col), which is what strides get. Short kernel rows in steps of one are
+//! not gathered at all: see [`direct`].
 
+use super::direct;
 use super::matmul::{Matrix, MatrixMut, matmul};
+use super::tile::LANES;
 use super::wide;
 
 /// A kernel row of at least this many numbers is worth its own matrix product.
@@ -127,22 +130,6 @@ impl Conv2d {
         self.kernel_row() * self.kernel[0] * self.filters
     }
 
-    /// Scratch memory for images of these measures; `gradients` also for the way back.
-    pub fn scratch(&self, gradients: bool) -> Conv2dScratch {
-        let mut scratch = Conv2dScratch::default();
-        self.prepare(&mut scratch);
-        if gradients {
-            scratch.gradients.resize(self.patches_len(), 0.0);
-        }
-        scratch
-    }
-
-    fn prepare(&self, scratch: &mut Conv2dScratch) {
-        let [height, width] = self.padded();
-        scratch.padded.resize(height * width * self.input[2], 0.0);
-        scratch.patches.resize(self.patches_len(), 0.0);
-    }
-
     /// Numbers of one row of the kernel, for one filter.
     fn kernel_row(&self) -> usize {
         self.kernel[1] * self.input[2]
@@ -150,6 +137,20 @@ impl Conv2d {
 
     fn shares_rows(&self) -> bool {
         self.strides[0] == 1 && self.kernel_row() >= SHARED_ROW
+    }
+
+    /// The measures of the direct way, if that is the one to go.
+    fn direct(&self) -> Option<direct::Measures> {
+        let fits = self.strides == [1, 1]
+            && self.kernel_row() < SHARED_ROW
+            && self.filters.is_multiple_of(LANES);
+        fits.then(|| direct::Measures {
+            row: self.padded()[1] * self.input[2],
+            step: self.input[2],
+            kernel: [self.kernel[0], self.kernel_row()],
+            output: self.output,
+            filters: self.filters,
+        })
     }
 
     /// Height and width of what all windows together cover.
@@ -209,17 +210,23 @@ impl Conv2d {
         }
     }
 
-    fn gather(&self, image: &[f32], scratch: &mut Conv2dScratch) {
-        self.prepare(scratch);
-        let Conv2dScratch {
-            padded, patches, ..
-        } = scratch;
+    /// Puts zeros around an image.
+    fn pad(&self, image: &[f32], padded: &mut Vec<f32>) {
+        let [height, width] = self.padded();
+        padded.resize(height * width * self.input[2], 0.0);
         padded.fill(0.0);
         for (inner, outer) in self.rows() {
             padded[outer].copy_from_slice(&image[inner]);
         }
+    }
+
+    fn gather(&self, image: &[f32], scratch: &mut Conv2dScratch) {
+        let Conv2dScratch {
+            padded, patches, ..
+        } = scratch;
+        self.pad(image, padded);
+        patches.resize(self.patches_len(), 0.0);
         match self.kernel_row() {
-            5 => self.gather_pieces::<5>(padded, patches),
             160 => self.gather_pieces::<160>(padded, patches),
             row => self.each_piece(|piece, at| {
                 patches[piece * row..][..row].copy_from_slice(&padded[at..at + row]);
@@ -276,6 +283,16 @@ impl Conv2d {
         output: &mut [f32],
         scratch: &mut Conv2dScratch,
     ) {
+        if let Some(measures) = self.direct() {
+            self.pad(image, &mut scratch.padded);
+            pulp::Arch::new().dispatch(direct::Forward {
+                measures,
+                padded: &scratch.padded,
+                kernel: &kernel[..self.kernel_len()],
+                output: &mut output[..self.output_len()],
+            });
+            return;
+        }
         self.gather(image, scratch);
         let (rows, columns) = self.patch_matrix();
         for (index, (patch, first)) in self.products().enumerate() {
@@ -297,6 +314,16 @@ impl Conv2d {
         gradient: &mut [f32],
         scratch: &mut Conv2dScratch,
     ) {
+        if let Some(measures) = self.direct() {
+            self.pad(image, &mut scratch.padded);
+            pulp::Arch::new().dispatch(direct::BackwardKernel {
+                measures,
+                padded: &scratch.padded,
+                output_gradient: &output_gradient[..self.output_len()],
+                gradient: &mut gradient[..self.kernel_len()],
+            });
+            return;
+        }
         self.gather(image, scratch);
         let (rows, columns) = self.patch_matrix();
         for (patch, first) in self.products() {
@@ -318,10 +345,11 @@ impl Conv2d {
         gradient: &mut [f32],
         scratch: &mut Conv2dScratch,
     ) {
-        self.prepare(scratch);
         let Conv2dScratch {
             padded, gradients, ..
         } = scratch;
+        let [height, width] = self.padded();
+        padded.resize(height * width * self.input[2], 0.0);
         gradients.resize(self.patches_len(), 0.0);
         gradients.fill(0.0);
         let (rows, columns) = self.patch_matrix();

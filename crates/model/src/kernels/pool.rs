@@ -1,4 +1,10 @@
 //! Max-pooling, alone and joined with the bias and ReLU that follow a convolution.
+#![expect(
+    clippy::inline_always,
+    reason = "loops over vectors must be compiled with the caller's instructions"
+)]
+
+use pulp::{Simd, WithSimd};
 
 use super::conv::Padding;
 use super::wide;
@@ -111,85 +117,184 @@ pub fn max_pool_bias_relu(image: &[f32], width: usize, bias: &[f32], output: &mu
 }
 
 /// The index of an output that ReLU cut off: no pixel of its window gets a gradient.
-const DEAD: u8 = 4;
+const DEAD: u32 = 4;
 
-/// As [`max_pool_bias_relu`], and remembers which pixel of each window won.
+/// As [`max_pool_bias_relu`], and remembers which pixel of each window won: in numbers as wide as
+/// the pixels, so that both fit the same vectors.
 pub fn max_pool_bias_relu_indexed(
     image: &[f32],
     width: usize,
     bias: &[f32],
     output: &mut [f32],
-    winners: &mut [u8],
+    winners: &mut [u32],
 ) {
-    let channels = bias.len();
-    let out_row_len = width / 2 * channels;
-    wide(
-        #[inline(always)]
-        || {
-            let rows = image.chunks_exact(2 * width * channels);
-            let out_rows = output.chunks_exact_mut(out_row_len);
-            for ((rows, out_row), winners) in rows
-                .zip(out_rows)
-                .zip(winners.chunks_exact_mut(out_row_len))
-            {
-                let pixels = out_row
-                    .chunks_exact_mut(channels)
-                    .zip(winners.chunks_exact_mut(channels));
-                for ([a, b, c, d], (pixel, winner)) in windows(rows, width, channels).zip(pixels) {
-                    for i in 0..channels {
-                        let (upper, up) = if b[i] > a[i] { (b[i], 1) } else { (a[i], 0) };
-                        let (lower, low) = if d[i] > c[i] { (d[i], 3) } else { (c[i], 2) };
-                        let (max, index) = if lower > upper {
-                            (lower, low)
-                        } else {
-                            (upper, up)
-                        };
-                        let value = max + bias[i];
-                        pixel[i] = if value > 0.0 { value } else { 0.0 };
-                        winner[i] = if value > 0.0 { index } else { DEAD };
-                    }
+    pulp::Arch::new().dispatch(Indexed {
+        image,
+        width,
+        bias,
+        output,
+        winners,
+    });
+}
+
+struct Indexed<'a> {
+    image: &'a [f32],
+    width: usize,
+    bias: &'a [f32],
+    output: &'a mut [f32],
+    winners: &'a mut [u32],
+}
+
+impl WithSimd for Indexed<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (width, channels) = (self.width, self.bias.len());
+        let zero = simd.splat_f32s(0.0);
+        let [first, second, third, fourth, dead] =
+            [0, 1, 2, 3, DEAD].map(|index| simd.splat_u32s(index));
+        let (bias, bias_rest) = S::as_simd_f32s(self.bias);
+        let rows = self.image.chunks_exact(2 * width * channels);
+        let out_rows = self.output.chunks_exact_mut(width / 2 * channels);
+        let winner_rows = self.winners.chunks_exact_mut(width / 2 * channels);
+        for ((rows, out_row), winner_row) in rows.zip(out_rows).zip(winner_rows) {
+            let mut x = 0;
+            while x < width / 2 {
+                let place = x * channels;
+                let window = corners(rows, width, channels, x);
+                let (pixel, pixel_rest) = S::as_mut_simd_f32s(&mut out_row[place..][..channels]);
+                let (winner, winner_rest) =
+                    S::as_mut_simd_u32s(&mut winner_row[place..][..channels]);
+                let (a, a_rest) = S::as_simd_f32s(window[0]);
+                let (b, b_rest) = S::as_simd_f32s(window[1]);
+                let (c, c_rest) = S::as_simd_f32s(window[2]);
+                let (d, d_rest) = S::as_simd_f32s(window[3]);
+                let mut v = 0;
+                while v < pixel.len() {
+                    let right = simd.greater_than_f32s(b[v], a[v]);
+                    let upper = simd.select_f32s(right, b[v], a[v]);
+                    let up = simd.select_u32s(right, second, first);
+                    let right = simd.greater_than_f32s(d[v], c[v]);
+                    let lower = simd.select_f32s(right, d[v], c[v]);
+                    let low = simd.select_u32s(right, fourth, third);
+                    let below = simd.greater_than_f32s(lower, upper);
+                    let value = simd.add_f32s(simd.select_f32s(below, lower, upper), bias[v]);
+                    let alive = simd.greater_than_f32s(value, zero);
+                    pixel[v] = simd.select_f32s(alive, value, zero);
+                    winner[v] = simd.select_u32s(alive, simd.select_u32s(below, low, up), dead);
+                    v += 1;
                 }
+                let (a, b, c, d) = (a_rest, b_rest, c_rest, d_rest);
+                for (i, bias) in bias_rest.iter().enumerate() {
+                    let (upper, up) = if b[i] > a[i] { (b[i], 1) } else { (a[i], 0) };
+                    let (lower, low) = if d[i] > c[i] { (d[i], 3) } else { (c[i], 2) };
+                    let (max, index) = if lower > upper {
+                        (lower, low)
+                    } else {
+                        (upper, up)
+                    };
+                    let alive = max + bias > 0.0;
+                    pixel_rest[i] = if alive { max + bias } else { 0.0 };
+                    winner_rest[i] = if alive { index } else { DEAD };
+                }
+                x += 1;
             }
-        },
-    );
+        }
+    }
+}
+
+/// The four pixels of window `x` of two rows.
+#[inline(always)]
+fn corners(rows: &[f32], width: usize, channels: usize, x: usize) -> [&[f32]; 4] {
+    let (upper, lower) = (2 * x * channels, (2 * x + width) * channels);
+    [
+        &rows[upper..][..channels],
+        &rows[upper + channels..][..channels],
+        &rows[lower..][..channels],
+        &rows[lower + channels..][..channels],
+    ]
 }
 
 /// The way back: gives each winner its output's gradient, everyone else zero, and adds the
 /// gradients up into the bias's.
 pub fn unpool(
-    winners: &[u8],
+    winners: &[u32],
     output_gradient: &[f32],
     width: usize,
     gradient: &mut [f32],
     bias_gradient: &mut [f32],
 ) {
-    let channels = bias_gradient.len();
-    let out_row_len = width / 2 * channels;
-    wide(
-        #[inline(always)]
-        || {
-            let rows = gradient.chunks_exact_mut(2 * width * channels);
-            let slopes = output_gradient.chunks_exact(out_row_len);
-            for ((rows, slopes), winners) in rows.zip(slopes).zip(winners.chunks_exact(out_row_len))
-            {
-                let (upper, lower) = rows.split_at_mut(width * channels);
-                let pairs = upper
-                    .chunks_exact_mut(2 * channels)
-                    .zip(lower.chunks_exact_mut(2 * channels));
-                let pixels = slopes
-                    .chunks_exact(channels)
-                    .zip(winners.chunks_exact(channels));
-                for ((up, low), (slope, winner)) in pairs.zip(pixels) {
-                    let ((a, b), (c, d)) = (up.split_at_mut(channels), low.split_at_mut(channels));
-                    for i in 0..channels {
-                        let give = |index: u8| if winner[i] == index { slope[i] } else { 0.0 };
-                        (a[i], b[i], c[i], d[i]) = (give(0), give(1), give(2), give(3));
-                        bias_gradient[i] += if winner[i] == DEAD { 0.0 } else { slope[i] };
+    pulp::Arch::new().dispatch(Unpool {
+        winners,
+        output_gradient,
+        width,
+        gradient,
+        bias_gradient,
+    });
+}
+
+struct Unpool<'a> {
+    winners: &'a [u32],
+    output_gradient: &'a [f32],
+    width: usize,
+    gradient: &'a mut [f32],
+    bias_gradient: &'a mut [f32],
+}
+
+impl WithSimd for Unpool<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (width, channels) = (self.width, self.bias_gradient.len());
+        let zero = simd.splat_f32s(0.0);
+        let indices = [0, 1, 2, 3].map(|index| simd.splat_u32s(index));
+        let dead = simd.splat_u32s(DEAD);
+        let (bias, bias_rest) = S::as_mut_simd_f32s(self.bias_gradient);
+        let rows = self.gradient.chunks_exact_mut(2 * width * channels);
+        let slope_rows = self.output_gradient.chunks_exact(width / 2 * channels);
+        let winner_rows = self.winners.chunks_exact(width / 2 * channels);
+        for ((rows, slope_row), winner_row) in rows.zip(slope_rows).zip(winner_rows) {
+            let mut x = 0;
+            while x < width / 2 {
+                let place = x * channels;
+                let (slope, slope_rest) = S::as_simd_f32s(&slope_row[place..][..channels]);
+                let (winner, winner_rest) = S::as_simd_u32s(&winner_row[place..][..channels]);
+                let mut index = 0;
+                while index < 4 {
+                    let at = (2 * x + [0, 1, width, width + 1][index]) * channels;
+                    let (pixel, rest) = S::as_mut_simd_f32s(&mut rows[at..][..channels]);
+                    let mut v = 0;
+                    while v < pixel.len() {
+                        let won = simd.equal_u32s(winner[v], indices[index]);
+                        pixel[v] = simd.select_f32s(won, slope[v], zero);
+                        v += 1;
                     }
+                    for (i, pixel) in rest.iter_mut().enumerate() {
+                        let won = winner_rest[i] == index as u32;
+                        *pixel = if won { slope_rest[i] } else { 0.0 };
+                    }
+                    index += 1;
                 }
+                let mut v = 0;
+                while v < bias.len() {
+                    let cut = simd.equal_u32s(winner[v], dead);
+                    let slope = simd.select_f32s(cut, zero, slope[v]);
+                    bias[v] = simd.add_f32s(bias[v], slope);
+                    v += 1;
+                }
+                for (i, sum) in bias_rest.iter_mut().enumerate() {
+                    *sum += if winner_rest[i] == DEAD {
+                        0.0
+                    } else {
+                        slope_rest[i]
+                    };
+                }
+                x += 1;
             }
-        },
-    );
+        }
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +323,8 @@ mod tests {
 
     #[test]
     fn the_joined_kernels_agree_with_the_separate_steps() {
-        let (height, width, channels) = (6, 4, 5);
+        // Whole vectors and a rest.
+        let (height, width, channels) = (6, 4, 37);
         let image = numbers(height * width * channels);
         let bias: Vec<f32> = (0..channels).map(|c| c as f32 / 4.0 - 1.2).collect();
         let mut separate = image.clone();

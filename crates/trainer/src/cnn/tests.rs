@@ -63,7 +63,7 @@ fn gradients_are_the_slopes_of_the_loss() {
     let mut cnn = trainer(start.clone(), Optimizer::Sgd, 7);
     cnn.step(&images, &labels, step);
     for (index, parameter) in start.parameters.iter().enumerate() {
-        let moved = &cnn.network.parameters[index].values;
+        let moved = &cnn.state().0.parameters[index].values;
         let gradient: Vec<f64> = parameter
             .values
             .iter()

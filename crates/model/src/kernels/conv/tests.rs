@@ -50,6 +50,9 @@ fn assert_close(found: &[f32], wanted: &[f32], what: &str) {
 fn forward_and_backward_agree_with_the_definition() {
     let cases = [
         ([28, 28, 1], [5, 5, 1, 8], [1, 1], Padding::Same),
+        // Directly, with pixels, taps and filters left over from the blocks.
+        ([28, 28, 1], [5, 5, 1, 32], [1, 1], Padding::Same),
+        ([9, 13, 2], [4, 3, 2, 48], [1, 1], Padding::Valid),
         ([14, 14, 32], [5, 5, 32, 16], [1, 1], Padding::Same),
         ([9, 7, 3], [3, 3, 3, 4], [2, 2], Padding::Same),
         ([8, 9, 20], [3, 3, 20, 4], [1, 2], Padding::Valid),
@@ -71,7 +74,7 @@ fn forward_and_backward_agree_with_the_definition() {
             kernel_slope[k] += slope[o] * image[i];
         });
 
-        let mut scratch = conv.scratch(true);
+        let mut scratch = Conv2dScratch::default();
         let mut found = vec![9.0; conv.output_len()];
         conv.forward(&image, &weights, &mut found, &mut scratch);
         assert_close(&found, &output, "output");

@@ -18,7 +18,7 @@ mod transform;
 
 use pulp::{Simd, WithSimd};
 
-use super::conv::Conv2d;
+use super::conv::{Conv2d, Padding};
 use super::tile::{LANES, Left, product};
 use transform::{Lanes, OUTPUTS, POINTS, TAPS};
 
@@ -76,6 +76,21 @@ impl Winograd {
             output,
             tiles: [0, 1].map(|d| output[d].div_ceil(OUTPUTS)),
         })
+    }
+
+    /// A kernel transformed for [`forward`](Self::forward) on images of any size, if the
+    /// convolution is one that this method computes.
+    pub fn prepare_kernel(
+        shape: [usize; 4],
+        strides: [usize; 2],
+        kernel: &[f32],
+    ) -> Option<Vec<f32>> {
+        let smallest = [TAPS, TAPS, shape[2]];
+        let conv = Conv2d::new(smallest, shape, strides, Padding::Valid)?;
+        let measures = Self::new(&conv)?;
+        let mut transformed = vec![0.0; measures.transformed_len()];
+        measures.transform_kernel(kernel, &mut transformed);
+        Some(transformed)
     }
 
     /// How many numbers a transformed kernel has.

@@ -1,7 +1,7 @@
 //! Winograd's convolution against the matrix products over patches.
 
 use super::*;
-use crate::kernels::Padding;
+use crate::kernels::{Conv2dScratch, Padding};
 
 /// Numbers between -1 and 1 without a pattern that a transform could cancel.
 fn numbers(count: usize, salt: u32) -> Vec<f32> {
@@ -47,7 +47,7 @@ fn it_agrees_with_the_products_over_patches() {
             vec![0.0; images],
             vec![1.0; weights.len()],
         );
-        let mut scratch = conv.scratch(true);
+        let mut scratch = Conv2dScratch::default();
         for at in 0..3 {
             let image = &image[at * conv.input_len()..][..conv.input_len()];
             let slopes = &slopes[at * conv.output_len()..][..conv.output_len()];
