@@ -48,6 +48,8 @@ fn read<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, Error> {
             max_depth: MAX_DEPTH,
         },
         with_snippet: false,
+        // `y` is a text for the SDK that writes packages, and it quotes what else might be a boolean.
+        strict_booleans: true,
     };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
         let message = error.to_string();
@@ -132,5 +134,18 @@ fn describe(document: &Value) -> String {
         }
         (_, _, Value::Array(_)) => "a list".to_owned(),
         _ => "a scalar".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_y_is_a_text_as_the_sdk_that_wrote_it_means() {
+        let read: Vec<Value> = parse("{a: y, b: N, c: 'on', d: true}").unwrap();
+        assert_eq!(read, [json!({"a": "y", "b": "N", "c": "on", "d": true})]);
     }
 }
