@@ -2,8 +2,9 @@
 //!
 //! The command line, the composition root ([`server`]) and what belongs to one instance on this
 //! machine ([`instance`]). Everything with a life of its own is a crate; nothing depends on this one.
-//! Three invocations never see the command line below: the spawner, the built-in images and the
-//! program that starts Python steps, which branch off before any runtime starts.
+//! Four invocations never see the command line below: the spawner, the built-in images, the program
+//! that starts Python steps and the launcher of a step's command, which branch off before any runtime
+//! starts.
 
 mod cli;
 mod command;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         // Becomes a step's Python, which pays for every thread and allocation before it.
         Some("__pyenv") => pyenv::main(args, std::env::vars_os()),
         Some("image") => command::image::run(args.collect()),
+        Some("launch") => launcher::main(args.collect()),
         Some(_) | None => cli::run(),
     }
 }

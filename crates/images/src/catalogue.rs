@@ -15,6 +15,8 @@ pub(crate) const MODEL: &str = "mnist-model";
 pub(crate) const SERVING: &str = "tensorflow-serving";
 pub(crate) const DEPLOYER: &str = "kubeflow-deployer";
 pub(crate) const DEPLOY_SERVICE: &str = "deploy-service";
+/// What stands around a step's command: mounted as a volume, never run as a container of its own.
+pub(crate) const LAUNCHER: &str = "launcher";
 pub(crate) const WEB_UI: &str = "mnist-web-ui";
 pub(crate) const METALLB_CONTROLLER: &str = "metallb-controller";
 pub(crate) const METALLB_SPEAKER: &str = "metallb-speaker";
@@ -46,6 +48,7 @@ pub fn catalogue() -> &'static [BuiltIn] {
             DEPLOY_SERVICE,
         ),
         image(&["gcr.io/kubeflow-examples/mnist/web-ui"], WEB_UI),
+        image(&["docker.io/coracle/launcher"], LAUNCHER),
         image(
             &["docker.io/metallb/controller", "quay.io/metallb/controller"],
             METALLB_CONTROLLER,

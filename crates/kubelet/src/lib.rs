@@ -190,6 +190,7 @@ impl Kubelet {
         let client = options.client;
         let clock = options.clock;
         let services = Services::start(&client, supervisor);
+        let programs = options.data_dir.join("programs");
         let context = Arc::new(Context {
             client: client.clone(),
             clock: clock.clone(),
@@ -201,7 +202,7 @@ impl Kubelet {
                 runtime: options.runtime.info().name,
             },
             runtime: options.runtime,
-            images: options.images,
+            images: options.images.clone(),
             recorder: Recorder::start(
                 client.clone(),
                 clock.clone(),
@@ -211,6 +212,8 @@ impl Kubelet {
             volumes: Volumes {
                 client: client.clone(),
                 clock: clock.clone(),
+                images: options.images,
+                programs,
             },
             changes: Changes::new(client.clone(), supervisor.clone()),
             services,

@@ -29,7 +29,7 @@ use db::{Db, Migration};
 use futures::future::BoxFuture;
 use stdx::{SharedClock, SharedRng};
 
-use crate::runner::Runner;
+use crate::runner::{Runner, cache};
 pub use crate::store::page::Counts;
 use crate::{journal, store};
 
@@ -37,8 +37,12 @@ use crate::{journal, store};
 const BODY_LIMIT: usize = (32 << 20) + (64 << 10);
 
 /// The history of the pipelines database.
-pub const MIGRATIONS: &[Migration] =
-    &[journal::MIGRATION, store::MIGRATION, store::MIGRATION_LISTS];
+pub const MIGRATIONS: &[Migration] = &[
+    journal::MIGRATION,
+    store::MIGRATION,
+    store::MIGRATION_LISTS,
+    cache::MIGRATION,
+];
 
 /// What the handlers share.
 #[derive(Clone)]

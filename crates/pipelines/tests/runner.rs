@@ -6,8 +6,9 @@ mod support;
 
 use std::sync::Arc;
 
+use artifacts::{Providers, Stores};
 use db::Db;
-use pipelines::journal;
+use pipelines::api::MIGRATIONS;
 use pipelines::runner::{Error, NewRun, Options, RunStatus, Runner};
 use serde_json::{Value, json};
 use stdx::{Supervisor, SystemClock, SystemRng};
@@ -22,11 +23,16 @@ struct Server {
 impl Server {
     async fn start(path: &std::path::Path, cluster: &Cluster) -> Self {
         let supervisor = Supervisor::new();
-        let db = Db::open(db::Options::file(path), &[journal::MIGRATION], &supervisor)
+        let db = Db::open(db::Options::file(path), MIGRATIONS, &supervisor)
             .await
             .unwrap();
+        let store = path.with_extension("artifacts");
+        std::fs::create_dir_all(&store).unwrap();
         let runner = Runner::start(
-            Options::default(),
+            Options {
+                stores: Stores::new(Some(store), Providers::default()),
+                ..Options::default()
+            },
             db.clone(),
             cluster.client(),
             SystemClock::shared(),
@@ -391,20 +397,73 @@ async fn files_of_a_step_become_parameters_of_the_next() {
         .await
         .unwrap();
     let pod = cluster.pod(".flip").await;
-    let command = pod["spec"]["containers"][0]["command"].as_array().unwrap();
+    let (words, job) = launched(&pod);
+    assert_eq!(words, ["sh", "-c", "true"]);
     assert_eq!(
-        command[command.len() - 5..],
-        [
-            json!("/tmp/side"),
-            json!("/tmp/n"),
-            json!("sh"),
-            json!("-c"),
-            json!("true")
-        ]
+        job["parameters"],
+        json!([{"name": "side", "path": "/tmp/side"}, {"name": "n", "path": "/tmp/n"}])
     );
-    cluster.end(&pod, "Succeeded", 0, "coracle-outputs\n0 6\nheads\n\n1 -\n");
+    let message = "coracle-outputs\n{\"inline\":{\"parameters\":{\"side\":\"heads\\n\"}}}";
+    cluster.end(&pod, "Succeeded", 0, message);
     let pod = cluster.pod(".say").await;
     assert_eq!(pod["spec"]["containers"][0]["args"], json!(["heads 7"]));
+    server.stop().await;
+}
+
+/// The command behind the launcher's own words, and what the launcher is to do.
+fn launched(pod: &Value) -> (Vec<String>, Value) {
+    let container = &pod["spec"]["containers"][0];
+    let words: Vec<String> = serde_json::from_value(container["command"].clone()).unwrap();
+    assert_eq!(words[..3], ["/kfp-launcher/coracle", "launch", "--job"]);
+    assert_eq!(words[4], "--");
+    let volumes = pod["spec"]["volumes"].as_array().unwrap();
+    let image = &volumes
+        .iter()
+        .find(|v| v["name"] == "kfp-launcher")
+        .unwrap()["image"];
+    assert_eq!(image["reference"], "coracle/launcher");
+    (
+        words[5..].to_vec(),
+        serde_json::from_str(&words[3]).unwrap(),
+    )
+}
+
+fn mounted<'a>(pod: &'a Value, path: &str) -> Option<&'a Value> {
+    let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array()?;
+    mounts.iter().find(|mount| mount["mountPath"] == path)
+}
+
+#[tokio::test]
+async fn large_outputs_come_by_the_store() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::new());
+    let server = Server::start(&folder.path().join("p.db"), &cluster).await;
+    let template = json!({
+        "name": "a", "container": {"image": "i", "command": ["x"]},
+        "outputs": {"parameters": [{"name": "big", "valueFrom": {"path": "/tmp/big"}}]},
+    });
+    let main = json!({"name": "main", "dag": {"tasks": [{"name": "a", "template": "a"}]}});
+    server
+        .create(workflow(&json!([main, template]), &json!({})), &[])
+        .await
+        .unwrap();
+    let pod = cluster.pod(".a").await;
+    let (_, job) = launched(&pod);
+    let uri = job["document"].as_str().unwrap();
+    let path = uri.strip_prefix("minio://").unwrap();
+    let (own, _) = uri.rsplit_once('/').unwrap();
+    let own = own.replace("minio://", "/minio/");
+    // Its own folder of the store and nothing else can be written to.
+    assert_eq!(mounted(&pod, &own).unwrap()["readOnly"], false);
+    let big = "x".repeat(1 << 20);
+    let document = json!({"parameters": {"big": big}}).to_string();
+    std::fs::write(folder.path().join("p.artifacts").join(path), document).unwrap();
+    let message = format!("coracle-outputs\n{}", json!({"at": uri}));
+    cluster.end(&pod, "Succeeded", 0, &message);
+    assert_eq!(server.end().await.phase.as_str(), "Succeeded");
+    let manifest = server.runner.workflow_manifest("run-1").await.unwrap();
+    assert!(manifest.to_string().contains(&big));
+    server.runner.delete("run-1", None).await.unwrap();
+    assert!(!folder.path().join("p.artifacts").join(path).exists());
     server.stop().await;
 }
 

@@ -83,6 +83,11 @@ const CRATES: &[Crate] = &[
         may: &["stdx"],
         never: NO_CLUSTER,
     },
+    Crate {
+        name: "artifacts",
+        may: &[],
+        never: NO_CLUSTER,
+    },
     // parts of a cluster
     Crate {
         name: "apiserver",
@@ -104,12 +109,24 @@ const CRATES: &[Crate] = &[
         may: &["stdx"],
         never: &["axum", "sqlx"],
     },
+    // programs in Pods (the launcher's protocol is also that of who makes the Pods)
+    Crate {
+        name: "launcher",
+        may: &["artifacts", "pyenv", "stdx"],
+        never: NO_CLUSTER,
+    },
     Crate {
         name: "pipelines",
-        may: &["db", "engine", "pipelinespec", "stdx"],
+        may: &[
+            "artifacts",
+            "db",
+            "engine",
+            "launcher",
+            "pipelinespec",
+            "stdx",
+        ],
         never: &[],
     },
-    // programs in Pods
     Crate {
         name: "trainer",
         may: &["model", "stdx"],
@@ -130,12 +147,14 @@ const CRATES: &[Crate] = &[
         name: "coracle",
         may: &[
             "apiserver",
+            "artifacts",
             "controllers",
             "db",
             "engine",
             "images",
             "kinds",
             "kubelet",
+            "launcher",
             "model",
             "pipelines",
             "pipelinespec",

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use apiserver::UserInfo;
 use apiserver::auth::client_verifier;
+use artifacts::{Providers, Stores};
 use db::Db;
 use kubelet::runtime::catalogue::{Catalogue, Entry};
 use kubelet::runtime::process::ProcessRuntime;
@@ -510,7 +511,10 @@ async fn start_pipelines(
 ) -> Result<axum::Router> {
     let client = clients.pipelines();
     let runner = Runner::start(
-        pipelines::runner::Options::default(),
+        pipelines::runner::Options {
+            stores: Stores::new(Some(options.data.artifacts()), Providers::default()),
+            ..pipelines::runner::Options::default()
+        },
         db.clone(),
         client.clone(),
         options.clock.clone(),

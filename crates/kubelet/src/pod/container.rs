@@ -12,7 +12,9 @@ use super::machine::StartFailure;
 use super::paths;
 use crate::network::hosts;
 use crate::quantity::{millis, units};
-use crate::runtime::{ContainerRef, ContainerSpec, Image, LogSpec, Mount, SecuritySpec};
+use crate::runtime::{
+    ContainerRef, ContainerSpec, IMAGE_VARIABLE, Image, ImageKind, LogSpec, Mount, SecuritySpec,
+};
 use crate::volume::MountedVolumes;
 use crate::volume::files;
 
@@ -61,6 +63,13 @@ pub(crate) fn spec(inputs: Inputs<'_>) -> Result<ContainerSpec, StartFailure> {
     };
     let command = expand(container.command.as_ref());
     let args = expand(container.args.as_ref());
+    environment.remove(IMAGE_VARIABLE);
+    if command
+        .first()
+        .is_some_and(|program| in_image_volume(&pod_spec, container, program))
+    {
+        environment.set(IMAGE_VARIABLE, image_facts(image));
+    }
     let mut mounts = mounts(volumes, container, &environment)?;
     let termination = container
         .termination_message_path
@@ -113,6 +122,27 @@ pub(crate) fn spec(inputs: Inputs<'_>) -> Result<ContainerSpec, StartFailure> {
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
     })
+}
+
+/// Whether a program is one of an image volume's.
+fn in_image_volume(pod: &k8s::PodSpec, container: &k8s::Container, program: &str) -> bool {
+    let is_image = |name: &str| {
+        let mut volumes = pod.volumes.iter().flatten();
+        volumes.any(|volume| volume.name == name && volume.image.is_some())
+    };
+    let mut mounts = container.volume_mounts.iter().flatten();
+    mounts.any(|mount| Path::new(program).starts_with(&mount.mount_path) && is_image(&mount.name))
+}
+
+/// What a program from outside the image has to know to run the image's own.
+fn image_facts(image: &Image) -> String {
+    let program = match &image.kind {
+        ImageKind::BuiltIn(program) => Some(program),
+        ImageKind::Host | ImageKind::Python(_) => None,
+    };
+    let facts =
+        serde_json::json!({"program": program, "entrypoint": image.entrypoint, "cmd": image.cmd});
+    facts.to_string()
 }
 
 fn mounts(

@@ -31,6 +31,15 @@ impl Environment {
         }
     }
 
+    /// Takes a variable away.
+    pub(crate) fn remove(&mut self, name: &str) {
+        if let Some(at) = self.index.remove(name) {
+            self.entries.remove(at);
+            let later = self.index.values_mut().filter(|index| **index > at);
+            later.for_each(|index| *index -= 1);
+        }
+    }
+
     /// Sets a variable unless it is set.
     pub(crate) fn set_default(&mut self, name: &str, value: &str) {
         if !self.index.contains_key(name) {

@@ -34,6 +34,10 @@ pub struct RuntimeInfo {
     pub mounts: bool,
 }
 
+/// Tells a program from an image volume, which is run in place of the container's image's own, what
+/// that is: a JSON object with `program` (of a built-in image), `entrypoint` and `cmd`.
+pub const IMAGE_VARIABLE: &str = "CORACLE_IMAGE";
+
 /// How the program of an image is started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind", content = "program")]

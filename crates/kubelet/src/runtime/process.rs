@@ -23,8 +23,8 @@ use tokio::net::unix::pipe;
 
 use super::python::{self, Python, Seated};
 use super::{
-    ContainerRef, ContainerSpec, Error, ExecSpec, Exit, ImageKind, Recovered, Runtime, RuntimeInfo,
-    SPEC_FILE, SecuritySpec, Started, Stats, Streams, TerminalSize,
+    ContainerRef, ContainerSpec, Error, ExecSpec, Exit, IMAGE_VARIABLE, ImageKind, Recovered,
+    Runtime, RuntimeInfo, SPEC_FILE, SecuritySpec, Started, Stats, Streams, TerminalSize,
 };
 
 /// Programs that, named as the command of a built-in image, mean the host's shell: such an image has
@@ -163,7 +163,7 @@ impl Runtime for ProcessRuntime {
             let seated = self.seat(&spec)?;
             let started = self
                 .spawner
-                .launch(&launch_spec(&spec, seated))
+                .launch(&launch_spec(&spec, seated, self.spawner.mounts()))
                 .await
                 .map_err(|error| failure(&container, error))?;
             Ok(started_of(started))
@@ -344,7 +344,7 @@ fn program(spec: &ContainerSpec) -> (Program, Vec<String>) {
     let is_shell =
         shell.is_some_and(|name| SHELLS.iter().any(|shell| name == Some(shell.as_ref())));
     match &spec.image.kind {
-        ImageKind::BuiltIn(program) if !is_shell => {
+        ImageKind::BuiltIn(program) if !is_shell && !from_elsewhere(spec) => {
             // The first word of a command names the original's executable, which this program replaces.
             let rest = argv.split_off(usize::from(!spec.command.is_empty()).min(argv.len()));
             let args = ["image".to_owned(), program.clone()]
@@ -360,8 +360,34 @@ fn program(spec: &ContainerSpec) -> (Program, Vec<String>) {
     }
 }
 
-fn launch_spec(spec: &ContainerSpec, seated: Option<Seated>) -> spawner::ContainerSpec {
+/// Whether the command is a program of an image volume.
+fn from_elsewhere(spec: &ContainerSpec) -> bool {
+    spec.env.iter().any(|(name, _)| name == IMAGE_VARIABLE)
+}
+
+/// Where nothing is mounted, a program that a mount would have brought is found at the mount's source.
+fn without_mounts(program: Program, spec: &ContainerSpec) -> Program {
+    let Program::Path(path) = &program else {
+        return program;
+    };
+    let found = spec.mounts.iter().find_map(|mount| {
+        let below = Path::new(path).strip_prefix(&mount.target).ok()?;
+        (!below.as_os_str().is_empty()).then(|| mount.source.join(below))
+    });
+    found.map_or(program, |path| {
+        Program::Path(path.to_string_lossy().into_owned())
+    })
+}
+
+fn launch_spec(
+    spec: &ContainerSpec,
+    seated: Option<Seated>,
+    has_mounts: bool,
+) -> spawner::ContainerSpec {
     let (mut program, mut args) = program(spec);
+    if !has_mounts && from_elsewhere(spec) {
+        program = without_mounts(program, spec);
+    }
     let (env, mounts) = match seated {
         Some(seated) => {
             if seated.helped {

@@ -6,6 +6,7 @@
 
 pub(crate) mod files;
 pub(crate) mod host_path;
+mod image;
 mod projected;
 pub(crate) mod refresh;
 
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -24,6 +26,7 @@ use stdx::SharedClock;
 use crate::changes::{Key, Kind};
 use crate::pod::downward::Facts;
 use crate::pod::paths;
+use crate::runtime::ImageService;
 use files::Owner;
 
 /// A volume on the host.
@@ -51,6 +54,10 @@ pub(crate) struct MountError {
 pub(crate) struct Volumes {
     pub(crate) client: Client,
     pub(crate) clock: SharedClock,
+    /// Knows the images of image volumes.
+    pub(crate) images: Arc<dyn ImageService>,
+    /// The folder with the files of built-in images.
+    pub(crate) programs: PathBuf,
 }
 
 impl fmt::Debug for Volumes {
@@ -153,6 +160,13 @@ impl Volumes {
             let (path, read_only) = self.claim(pod, &claim).await?;
             return Ok(Mounted { path, read_only });
         }
+        if let Some(source) = &volume.image {
+            let path = image::prepare(source, self.images.as_ref(), &self.programs).await?;
+            return Ok(Mounted {
+                path,
+                read_only: true,
+            });
+        }
         if projected::is_made_of_files(volume) {
             self.write_files(pod, volume, &dir, facts, origins).await?;
             return Ok(Mounted {
@@ -164,7 +178,7 @@ impl Volumes {
             .ok()
             .and_then(|v| v.as_object()?.keys().find(|k| *k != "name").cloned())
             .unwrap_or_else(|| "unknown".to_owned());
-        Err(format!("no volume plugin for {kind:?} on this node (allowed: configMap, downwardAPI, emptyDir, hostPath, persistentVolumeClaim, projected, secret)").into())
+        Err(format!("no volume plugin for {kind:?} on this node (allowed: configMap, downwardAPI, emptyDir, ephemeral, hostPath, image, persistentVolumeClaim, projected, secret)").into())
     }
 
     /// Writes the files of one volume if they have changed.

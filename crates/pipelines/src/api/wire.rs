@@ -110,7 +110,9 @@ impl From<runner::Error> for Failure {
             runner::Error::Invalid(_) => Code::InvalidArgument,
             runner::Error::State(_) => Code::FailedPrecondition,
             runner::Error::Stopping => Code::Unavailable,
-            runner::Error::Journal { .. } | runner::Error::Kube { .. } => {
+            runner::Error::Journal { .. }
+            | runner::Error::Kube { .. }
+            | runner::Error::Artifact(_) => {
                 return Self::internal(&error);
             }
         };

@@ -7,16 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use engine::{Effect, Event, Outcome, Run, TaskPath};
+use engine::{Effect, Event, Outcome, Outputs, Run, StartWork, TaskPath};
 use futures::future::{AbortHandle, BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use stdx::Backoff;
+use stdx::{Backoff, OnError};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{Error, Shared, news, patience, pod, resource, run_status};
+use super::{
+    Error, Shared, cache, import, news, outputs, patience, pod, resource, run_status, step_log,
+};
 use crate::journal::{self, Record, Status};
 
 /// A look at a run, by somebody who keeps what he saw.
@@ -73,6 +75,10 @@ pub(crate) struct Actor {
     held: Vec<Event>,
     /// When they are written down at the latest.
     held_until: OptionFuture<BoxFuture<'static, ()>>,
+    /// Attempts whose Pod was seen to have ended.
+    ended: BTreeSet<(TaskPath, u32)>,
+    /// Of these, the ones whose outputs are on their way.
+    fetching: BTreeSet<(TaskPath, u32)>,
 }
 
 /// Whether the task goes on.
@@ -104,6 +110,8 @@ impl Actor {
             seen: BTreeSet::new(),
             waits: BTreeMap::new(),
             slots: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            fetching: BTreeSet::new(),
         }
     }
 
@@ -158,7 +166,9 @@ impl Actor {
                     // It may have ended before it went, unseen.
                     let mut events = self.news_of(&pod);
                     events.retain(|event| matches!(event, Event::TaskFinished { .. }));
-                    events.extend(news::gone(&pod, self.shared.clock.now()));
+                    if !self.is_fetching(&pod) {
+                        events.extend(news::gone(&pod, self.shared.clock.now()));
+                    }
                     for event in events {
                         self.apply(event, &mut applied, &mut effects);
                     }
@@ -274,18 +284,8 @@ impl Actor {
                             self.wait(key, resource::carry_out(shared, record, start));
                         }
                         engine::WorkKind::Import => {
-                            let at = shared.clock.now();
                             self.work.push(Box::pin(async move {
-                                Some(Event::TaskFinished {
-                                    task: start.task,
-                                    attempt: start.attempt,
-                                    at,
-                                    outcome: engine::Outcome::Error {
-                                        message: "importers cannot be carried out yet".to_owned(),
-                                        transient: false,
-                                        stop: false,
-                                    },
-                                })
+                                Some(import::carry_out(&shared, start))
                             }));
                         }
                     }
@@ -368,15 +368,79 @@ impl Actor {
     }
 
     /// What a Pod's state means for its attempt.
-    fn news_of(&mut self, pod: &Pod) -> Vec<Event> {
+    fn news_of(&mut self, pod: &Arc<Pod>) -> Vec<Event> {
         let Some((task, attempt)) = news::attempt_of(pod) else {
             return Vec::new();
         };
         let Some(Effect::StartWork(start)) = self.run.start_of(&task, attempt) else {
             return Vec::new();
         };
-        self.seen.insert((task, attempt));
-        news::of(pod, &start, self.shared.clock.now())
+        let key = (task, attempt);
+        self.seen.insert(key.clone());
+        let at = self.shared.clock.now();
+        let news = news::of(pod, &start, at);
+        if news.ended && self.ended.insert(key.clone()) {
+            self.keep_log(pod);
+            if let Some(uri) = news.outputs_at {
+                self.fetching.insert(key);
+                let shared = self.shared.clone();
+                let settings = self.run.settings();
+                let key = cache::key(&shared, &self.record, &settings, &start);
+                let task = start.task.to_string();
+                let fetch = outputs::fetch(shared, pod.clone(), *start, uri, at);
+                let (db, run) = (self.shared.db.clone(), self.record.run.clone());
+                self.work.push(Box::pin(async move {
+                    let event = fetch.await?;
+                    if let (Some(key), Some(outputs)) = (key, outputs_of(&event)) {
+                        let at = at.as_microsecond();
+                        cache::remember(db, key, run, task, at, outputs).await;
+                    }
+                    Some(event)
+                }));
+            } else {
+                self.remember(&start, &news.events);
+            }
+        }
+        news.events
+    }
+
+    fn is_fetching(&self, pod: &Pod) -> bool {
+        news::attempt_of(pod).is_some_and(|key| self.fetching.contains(&key))
+    }
+
+    /// Copies the log of a step that has ended, besides everything else.
+    fn keep_log(&self, pod: &Pod) {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let keep = step_log::keep(self.shared.clone(), self.record.run.clone(), name);
+        let supervisor = &self.shared.supervisor;
+        supervisor.spawn("step log", OnError::Log, async move {
+            keep.await;
+            Ok::<(), std::convert::Infallible>(())
+        });
+    }
+
+    /// Puts the outputs of a task that succeeded into the cache.
+    fn remember(&self, start: &StartWork, events: &[Event]) {
+        let succeeded = events.iter().find_map(outputs_of);
+        let (Some(outputs), settings) = (succeeded, self.run.settings()) else {
+            return;
+        };
+        let Some(key) = cache::key(&self.shared, &self.record, &settings, start) else {
+            return;
+        };
+        let remember = cache::remember(
+            self.shared.db.clone(),
+            key,
+            self.record.run.clone(),
+            start.task.to_string(),
+            self.shared.clock.now().as_microsecond(),
+            outputs,
+        );
+        let supervisor = &self.shared.supervisor;
+        supervisor.spawn("task cache", OnError::Log, async move {
+            remember.await;
+            Ok::<(), std::convert::Infallible>(())
+        });
     }
 
     /// A Pod that no node can take does not wait for ever.
@@ -399,6 +463,7 @@ impl Actor {
         let gone: Vec<_> = self
             .seen
             .iter()
+            .filter(|key| !self.fetching.contains(*key))
             .filter(|(task, attempt)| {
                 self.pod_name(task, *attempt)
                     .is_some_and(|name| !names.contains(&name))
@@ -420,6 +485,17 @@ impl Actor {
                 }
             })
             .collect()
+    }
+}
+
+/// The outputs in the news that an attempt succeeded.
+fn outputs_of(event: &Event) -> Option<Outputs> {
+    match event {
+        Event::TaskFinished {
+            outcome: Outcome::Succeeded(outputs),
+            ..
+        } => Some(outputs.clone()),
+        _ => None,
     }
 }
 

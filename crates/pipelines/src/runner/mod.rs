@@ -11,20 +11,30 @@
 //! (see `crate::journal`) is kept up to date in the transaction of each entry, to be joined.
 
 mod actor;
+pub(crate) mod cache;
+mod executor_input;
+mod import;
+mod kubernetes_platform;
+mod launch;
 mod news;
 mod outputs;
 mod patch;
 mod patience;
 mod pod;
+mod reading;
 mod resource;
+mod step_log;
+mod store;
 mod watch;
 mod workflow;
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use artifacts::Stores;
 use db::Db;
 use engine::{Effect, Run, RunPhase};
 use jiff::Timestamp;
@@ -33,6 +43,7 @@ use stdx::{OnError, SharedClock, SharedRng, Supervisor};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 use self::actor::{Actor, Command, Message};
+pub use self::reading::ReadArtifact;
 pub(crate) use self::workflow::Nodes;
 use crate::journal::{self, Also, Journal, Record, Status};
 
@@ -48,6 +59,10 @@ pub struct Options {
     /// At most this many steps of all runs have a Pod at the same time. The rest wait here, where
     /// they cost next to nothing.
     pub pods_at_once: usize,
+    /// Where artifacts are kept.
+    pub stores: Stores,
+    /// Whether tasks that succeeded before may be skipped.
+    pub cache: bool,
 }
 
 impl Default for Options {
@@ -57,6 +72,8 @@ impl Default for Options {
             service_account: "pipeline-runner".to_owned(),
             unschedulable_after: Duration::from_secs(30),
             pods_at_once: 256,
+            stores: Stores::default(),
+            cache: true,
         }
     }
 }
@@ -128,6 +145,9 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// An artifact could not be read.
+    #[error(transparent)]
+    Artifact(artifacts::Error),
     /// The runner is stopping.
     #[error("the server is stopping")]
     Stopping,
@@ -162,6 +182,9 @@ impl fmt::Debug for Runner {
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) journal: Journal,
+    pub(crate) db: Db,
+    /// Logs are copied beside the steps that run, not in front of them.
+    log_slots: Semaphore,
     pub(crate) client: kube::Client,
     pub(crate) clock: SharedClock,
     pub(crate) rng: SharedRng,
@@ -185,15 +208,19 @@ impl Runner {
         rng: SharedRng,
         supervisor: &Supervisor,
     ) -> Result<Self, Error> {
-        let journal = Journal::open(db).await.map_err(|source| Error::Journal {
-            attempt: "open the journal",
-            source,
-        })?;
+        let journal = Journal::open(db.clone())
+            .await
+            .map_err(|source| Error::Journal {
+                attempt: "open the journal",
+                source,
+            })?;
         let (changes, _) = broadcast::channel(1024);
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(options.pods_at_once)),
             options,
             journal,
+            db,
+            log_slots: Semaphore::new(2),
             client,
             clock,
             rng,
@@ -298,7 +325,9 @@ impl Runner {
             })?;
         // A run that cannot be read is deleted all the same; what it owned stays.
         if let Ok((recorded, state)) = loaded {
-            resource::delete_owned(shared, &recorded.record, &state.created().plan).await;
+            let record = &recorded.record;
+            resource::delete_owned(shared, record, &state.created().plan).await;
+            reading::delete_everything(shared, record, &state.settings()).await;
         }
         pod::delete_all(shared, run).await
     }

@@ -1,11 +1,12 @@
 //! What a Pod's state means for the attempt it belongs to.
 
+use artifacts::Uri;
 use engine::{Event, Outcome, StartWork, TaskPath};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::ResourceExt as _;
 
-use super::outputs;
+use super::outputs::{self, Found};
 use super::pod::{ATTEMPT_ANNOTATION, MAIN, TASK_ANNOTATION};
 
 /// Waiting reasons that say that an image will not run here, however long one waits.
@@ -42,10 +43,29 @@ pub(super) fn gone(pod: &Pod, at: Timestamp) -> Option<Event> {
     })
 }
 
+/// What a Pod's state says.
+#[derive(Default)]
+pub(super) struct News {
+    pub(super) events: Vec<Event>,
+    /// The attempt is over, and its outputs have to be fetched from here first.
+    pub(super) outputs_at: Option<Uri>,
+    /// The attempt is over.
+    pub(super) ended: bool,
+}
+
 /// What the Pod's state says. The caller drops what is no news.
-pub(super) fn of(pod: &Pod, start: &StartWork, at: Timestamp) -> Vec<Event> {
+pub(super) fn of(pod: &Pod, start: &StartWork, at: Timestamp) -> News {
     let Some(status) = &pod.status else {
-        return Vec::new();
+        return News::default();
+    };
+    let ongoing = |events| News {
+        events,
+        ..News::default()
+    };
+    let over = |events| News {
+        events,
+        ended: true,
+        ..News::default()
     };
     let progress = |running, message| Event::TaskProgressed {
         task: start.task.clone(),
@@ -62,9 +82,15 @@ pub(super) fn of(pod: &Pod, start: &StartWork, at: Timestamp) -> Vec<Event> {
         outcome,
     };
     match status.phase.as_deref() {
-        Some("Succeeded") => vec![progress(true, None), finished(outputs::collect(pod, start))],
-        Some("Failed") => vec![finished(failure(status))],
-        Some("Running") => vec![progress(true, None)],
+        Some("Succeeded") => match outputs::find(pod, start) {
+            Found::End(outcome) => over(vec![progress(true, None), finished(outcome)]),
+            Found::At(uri) => News {
+                outputs_at: Some(uri),
+                ..over(vec![progress(true, None)])
+            },
+        },
+        Some("Failed") => over(vec![finished(failure(status))]),
+        Some("Running") => ongoing(vec![progress(true, None)]),
         _ => {
             if let Some(message) = image_failure(status) {
                 let outcome = Outcome::Error {
@@ -72,9 +98,9 @@ pub(super) fn of(pod: &Pod, start: &StartWork, at: Timestamp) -> Vec<Event> {
                     transient: false,
                     stop: true,
                 };
-                return vec![finished(outcome)];
+                return ongoing(vec![finished(outcome)]);
             }
-            vec![progress(false, waiting(status))]
+            ongoing(vec![progress(false, waiting(status))])
         }
     }
 }

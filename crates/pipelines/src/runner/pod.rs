@@ -13,12 +13,18 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use stdx::Backoff;
 
-use super::{Error, Shared, outputs};
+use super::store::Place;
+use super::{Error, Shared};
 use crate::journal::Record;
+
+mod argo;
+mod component;
 
 pub(super) const WORKFLOW_LABEL: &str = "workflows.argoproj.io/workflow";
 pub(super) const RUN_LABEL: &str = "pipeline/runid";
 pub(super) const TASK_ANNOTATION: &str = "coracle/task";
+/// The folder of the attempt in its store.
+pub(super) const FOLDER_ANNOTATION: &str = "coracle/folder";
 pub(super) const ATTEMPT_ANNOTATION: &str = "coracle/attempt";
 
 /// The container that does the step's work, as Argo and every KFP client call it.
@@ -102,6 +108,13 @@ pub(super) async fn start(
     start: StartWork,
     retried: bool,
 ) -> Option<Event> {
+    let names = Names::of(
+        &record.workflow,
+        &start.task,
+        &start.template,
+        start.attempt,
+        retried,
+    );
     let failed = |message: String| Event::TaskFinished {
         task: start.task.clone(),
         attempt: start.attempt,
@@ -112,13 +125,24 @@ pub(super) async fn start(
             stop: false,
         },
     };
-    let pod = match build(
-        &record,
-        &settings,
-        &start,
-        retried,
-        &shared.options.namespace,
-    ) {
+    let built = if start.spec.get("v2").is_some() {
+        match component::build(&shared, &record, &settings, &start, &names).await {
+            Ok(component::Built::Pod(pod)) => Ok(*pod),
+            Ok(component::Built::Cached(outputs)) => {
+                return Some(Event::TaskFinished {
+                    task: start.task.clone(),
+                    attempt: start.attempt,
+                    at: shared.clock.now(),
+                    outcome: Outcome::Succeeded(outputs),
+                });
+            }
+            Err(message) => Err(message),
+        }
+    } else {
+        let place = Place::of(&shared);
+        argo::build(&record, &settings, &start, &names, &place)
+    };
+    let pod = match built {
         Ok(pod) => pod,
         Err(message) => return Some(failed(message)),
     };
@@ -190,131 +214,16 @@ pub(super) async fn delete_all(shared: &Shared, run: &str) -> Result<(), Error> 
     }
 }
 
-/// The Pod of an attempt; the error is for the step's message.
-fn build(
+pub(super) fn metadata(
     record: &Record,
-    settings: &Value,
-    start: &StartWork,
-    retried: bool,
-    namespace: &str,
-) -> Result<Pod, String> {
-    let names = Names::of(
-        &record.workflow,
-        &start.task,
-        &start.template,
-        start.attempt,
-        retried,
-    );
-    if let Some((name, ..)) = start.artifacts.first() {
-        return Err(format!(
-            "input artifact {name:?}: artifacts are not passed between steps yet; pass a parameter \
-             or a volume"
-        ));
-    }
-    let mut spec = start.spec.clone();
-    replace_late(&mut spec, &names.pod, start.attempt);
-    let part = |name: &str| {
-        // The Workflow's own `priority` is that of the run among runs.
-        let of_workflow = match name {
-            "priority" => "podPriority",
-            "priorityClassName" => "podPriorityClassName",
-            other => other,
-        };
-        spec.get(name)
-            .or_else(|| settings.get(of_workflow))
-            .cloned()
-    };
-
-    let mut main = spec.get("container").cloned().unwrap_or_default();
-    main["name"] = json!(MAIN);
-    add_environment(&mut main, record, start);
-    outputs::prepare(&mut main, start)?;
-    let mut init = list(spec.get("initContainers"));
-    // A sidecar that ends when the step does is what Kubernetes calls a restartable init container.
-    init.extend(list(spec.get("sidecars")).into_iter().map(|mut sidecar| {
-        sidecar["restartPolicy"] = json!("Always");
-        sidecar
-    }));
-    for container in &mut init {
-        // Argo's own extra; mirrored mounts are the main container's.
-        if container.get("mirrorVolumeMounts").and_then(Value::as_bool) == Some(true) {
-            let mounts = main
-                .get("volumeMounts")
-                .cloned()
-                .unwrap_or_else(|| json!([]));
-            container["volumeMounts"] = mounts;
-        }
-        if let Some(fields) = container.as_object_mut() {
-            fields.remove("mirrorVolumeMounts");
-        }
-    }
-    let volumes = volumes(&spec, settings, std::iter::once(&main).chain(&init))?;
-
-    let mut pod_spec = Map::new();
-    pod_spec.insert("restartPolicy".to_owned(), json!("Never"));
-    pod_spec.insert("containers".to_owned(), json!([main]));
-    if !init.is_empty() {
-        pod_spec.insert("initContainers".to_owned(), Value::Array(init));
-    }
-    if !volumes.is_empty() {
-        pod_spec.insert("volumes".to_owned(), Value::Array(volumes));
-    }
-    let account = spec.get("serviceAccountName").and_then(Value::as_str);
-    pod_spec.insert(
-        "serviceAccountName".to_owned(),
-        json!(
-            account
-                .filter(|a| !a.is_empty())
-                .unwrap_or(&record.service_account)
-        ),
-    );
-    if let Some(seconds) = start.timeout_seconds {
-        pod_spec.insert("activeDeadlineSeconds".to_owned(), json!(seconds));
-    }
-    for name in [
-        "affinity",
-        "automountServiceAccountToken",
-        "dnsConfig",
-        "dnsPolicy",
-        "hostAliases",
-        "hostNetwork",
-        "imagePullSecrets",
-        "nodeSelector",
-        "priority",
-        "priorityClassName",
-        "schedulerName",
-        "securityContext",
-        "tolerations",
-    ] {
-        if let Some(value) = part(name) {
-            pod_spec.insert(name.to_owned(), value);
-        }
-    }
-    for patch in [settings.get("podSpecPatch"), spec.get("podSpecPatch")] {
-        if let Some(patch) = patch.and_then(Value::as_str) {
-            super::patch::apply(&mut pod_spec, patch)?;
-        }
-    }
-    let metadata = metadata(record, &spec, settings, start, &names, namespace);
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec});
-    serde_json::from_value(pod)
-        .map_err(|error| format!("template {:?} does not make a Pod: {error}", start.template))
-}
-
-fn metadata(
-    record: &Record,
-    spec: &Value,
-    settings: &Value,
+    sources: &[Option<&Value>],
     start: &StartWork,
     names: &Names,
     namespace: &str,
 ) -> Value {
     let mut labels = Map::new();
     let mut annotations = Map::new();
-    for source in [settings.get("podMetadata"), spec.get("metadata")]
-        .into_iter()
-        .flatten()
-    {
+    for source in sources.iter().flatten() {
         for (kind, into) in [("labels", &mut labels), ("annotations", &mut annotations)] {
             for (key, value) in source
                 .get(kind)
@@ -366,40 +275,6 @@ fn add_environment(main: &mut Value, record: &Record, start: &StartWork) {
         environment.push(json!({"name": name, "value": value}));
     }
     main["env"] = Value::Array(environment);
-}
-
-/// The volumes that the containers mount: the template's, else the Workflow's.
-fn volumes<'a>(
-    spec: &Value,
-    settings: &Value,
-    containers: impl Iterator<Item = &'a Value>,
-) -> Result<Vec<Value>, String> {
-    let known: Vec<Value> = list(spec.get("volumes"))
-        .into_iter()
-        .chain(list(settings.get("volumes")))
-        .collect();
-    let mut used: Vec<Value> = Vec::new();
-    for container in containers {
-        let mounts = list(container.get("volumeMounts")).into_iter();
-        for mount in mounts.chain(list(container.get("volumeDevices"))) {
-            let name = mount
-                .get("name")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            if used.iter().any(|volume| volume["name"] == name) {
-                continue;
-            }
-            let volume = known.iter().find(|volume| volume["name"] == name).ok_or_else(|| {
-                format!("volume {name:?} is mounted, but neither the template nor the workflow has it")
-            })?;
-            let mut volume = volume.clone();
-            if volume.as_object().is_some_and(|fields| fields.len() == 1) {
-                volume["emptyDir"] = json!({});
-            }
-            used.push(volume);
-        }
-    }
-    Ok(used)
 }
 
 fn list(value: Option<&Value>) -> Vec<Value> {

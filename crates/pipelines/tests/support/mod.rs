@@ -54,12 +54,16 @@ impl Cluster {
         let mut state = self.state.lock().expect("the state");
         let query = uri.query().unwrap_or_default();
         let path: Vec<_> = uri.path().trim_matches('/').split('/').collect();
-        assert_eq!(
-            &path[..5],
-            ["api", "v1", "namespaces", "kubeflow", "pods"],
-            "{uri}"
-        );
+        assert_eq!(path[..4], ["api", "v1", "namespaces", "kubeflow"], "{uri}");
         let answer = match (method, path.get(5)) {
+            (&Method::GET, Some(_)) if path[4] == "configmaps" => {
+                Err((404, "NotFound", "there are no settings".to_owned()))
+            }
+            _ if path[4] != "pods" => panic!("unexpected request {method} {uri}"),
+            (&Method::GET, Some(name)) if path.get(6) == Some(&"log") => {
+                let log = Bytes::from(format!("the words of {name}\n"));
+                return Response::new(http_body_util::Full::new(log).boxed_unsync());
+            }
             (&Method::GET, None) if query.contains("watch=true") => {
                 let (sender, receiver) = mpsc::unbounded_channel();
                 state.watches.push(sender);

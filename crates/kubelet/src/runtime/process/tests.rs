@@ -106,7 +106,7 @@ fn a_host_image_runs_its_command_on_the_host() {
         (program, args.len()),
         (Program::Path("/entry".to_owned()), 2)
     );
-    let launch = launch_spec(&spec(ImageKind::Host, &["sleep"], &["1"]), None);
+    let launch = launch_spec(&spec(ImageKind::Host, &["sleep"], &["1"]), None, true);
     assert_eq!(launch.program, Program::Path("sleep".to_owned()));
     assert_eq!(launch.mounts, [MountSpec::bind("/a", "/b", true)]);
     assert_eq!(launch.cwd.as_deref(), Some("/work"));
@@ -157,7 +157,7 @@ fn a_command_of_kfps_is_read_by_this_binary_in_the_container() {
         helped: true,
     };
     let kind = ImageKind::Python("3.11".to_owned());
-    let launch = launch_spec(&spec(kind, &["sh", "-c"], &["x"]), Some(seated));
+    let launch = launch_spec(&spec(kind, &["sh", "-c"], &["x"]), Some(seated), true);
     assert_eq!(launch.program, Program::SelfExe);
     assert_eq!(launch.args, ["__pyenv", "sh", "-c", "x"]);
     assert_eq!(launch.env, [("A".to_owned(), "b".to_owned())]);
@@ -168,4 +168,17 @@ fn a_command_of_kfps_is_read_by_this_binary_in_the_container() {
             MountSpec::bind("/a", "/b", true)
         ]
     );
+}
+
+#[test]
+fn a_program_of_an_image_volume_runs_in_place_of_a_built_in_images() {
+    let mut from_volume = spec(built_in(), &["/b/launch", "--", "x"], &["y"]);
+    from_volume
+        .env
+        .push((IMAGE_VARIABLE.to_owned(), "{}".to_owned()));
+    for (mounts, path) in [(true, "/b/launch"), (false, "/a/launch")] {
+        let launch = launch_spec(&from_volume, None, mounts);
+        assert_eq!(launch.program, Program::Path(path.to_owned()));
+        assert_eq!(launch.args, ["--", "x", "y"]);
+    }
 }
