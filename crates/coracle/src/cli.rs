@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use jiff::tz::TimeZone;
 
 use crate::command;
 use crate::failure::{Code, Failure, Result};
@@ -96,6 +97,13 @@ pub(crate) struct Up {
     /// Run Pods without mount namespaces, as on a machine that refuses them.
     #[arg(long)]
     pub(crate) no_mounts: bool,
+    /// Whose local time the cron expressions of recurring runs mean, such as Europe/Zurich.
+    #[arg(long, value_name = "ZONE", env = "CRON_SCHEDULE_TIMEZONE", default_value = "UTC",
+        value_parser = time_zone)]
+    pub(crate) cron_time_zone: TimeZone,
+    /// Delete runs that have been over for so many days, with all they left.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) run_ttl_days: Option<u32>,
     /// Say on standard output, as JSON, that the server is ready, and close it; used by --detach.
     #[arg(long, hide = true)]
     pub(crate) ready_on_stdout: bool,
@@ -162,6 +170,16 @@ pub(crate) struct Tutorial {
 pub(crate) enum TutorialName {
     /// Train, serve and play with handwritten digits.
     Mnist,
+}
+
+fn time_zone(name: &str) -> std::result::Result<TimeZone, String> {
+    if name.is_empty() {
+        return Ok(TimeZone::UTC);
+    }
+    TimeZone::get(name).map_err(|_| {
+        "expected the name of a time zone this machine knows, such as UTC or Europe/Zurich"
+            .to_owned()
+    })
 }
 
 fn listen_address(text: &str) -> std::result::Result<SocketAddr, String> {
@@ -258,6 +276,12 @@ pub(crate) fn detached(up: &Up, data: &DataDir) -> Vec<OsString> {
         if given {
             args.push(name.into());
         }
+    }
+    if let Some(zone) = up.cron_time_zone.iana_name() {
+        args.extend(["--cron-time-zone".into(), zone.into()]);
+    }
+    if let Some(days) = up.run_ttl_days {
+        args.extend(["--run-ttl-days".into(), days.to_string().into()]);
     }
     args
 }

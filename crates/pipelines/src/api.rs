@@ -15,6 +15,8 @@ mod logs;
 mod message;
 mod openapi;
 mod package;
+mod recurring;
+mod retention;
 mod route;
 mod upload;
 mod v1;
@@ -23,12 +25,14 @@ mod wire;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use db::{Db, Migration};
 use futures::future::BoxFuture;
-use stdx::{SharedClock, SharedRng};
+use stdx::{SharedClock, SharedRng, Supervisor};
 
+use crate::recurring::Recurring;
 use crate::runner::{Runner, cache};
 pub use crate::store::page::Counts;
 use crate::{journal, store};
@@ -42,6 +46,8 @@ pub const MIGRATIONS: &[Migration] = &[
     store::MIGRATION,
     store::MIGRATION_LISTS,
     cache::MIGRATION,
+    store::recurring::MIGRATION,
+    store::retention::MIGRATION,
 ];
 
 /// What the handlers share.
@@ -63,6 +69,8 @@ pub struct Api {
     pub fetch: Option<Fetch>,
     /// Counts of lists that were made.
     pub counts: Counts,
+    /// What fires recurring runs, see [`Api::start_recurring_runs`].
+    pub recurring: Recurring,
 }
 
 /// Fetches what is at an address, up to so many bytes, or says why it could not.
@@ -94,6 +102,17 @@ impl Api {
                 .route(&format!("/{folder}/{{*rest}}"), served.clone())
                 .route(&format!("/pipeline/{folder}/{{*rest}}"), served.clone())
         })
+    }
+
+    /// Starts to fire recurring runs.
+    pub fn start_recurring_runs(&self, supervisor: &Supervisor) {
+        recurring::start(self.clone(), supervisor);
+    }
+
+    /// Starts to delete runs whose time to live is over: `server` is how long any run is kept
+    /// at most, besides what its package says.
+    pub fn start_retention(&self, server: Option<Duration>, supervisor: &Supervisor) {
+        retention::start(self.clone(), server, supervisor);
     }
 
     fn now(&self) -> i64 {

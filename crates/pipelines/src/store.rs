@@ -4,6 +4,8 @@
 pub(crate) mod experiments;
 pub(crate) mod page;
 pub(crate) mod pipelines;
+pub(crate) mod recurring;
+pub(crate) mod retention;
 pub(crate) mod runs;
 
 use db::Migration;

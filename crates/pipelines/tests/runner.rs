@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[expect(dead_code, reason = "the API's tests use the rest")]
 mod support;
 
 use std::sync::Arc;

@@ -56,6 +56,8 @@ fn detached(at: &At) -> Up {
         config: None,
         leave_pods: false,
         no_mounts: false,
+        cron_time_zone: jiff::tz::TimeZone::UTC,
+        run_ttl_days: None,
         ready_on_stdout: false,
     }
 }

@@ -110,6 +110,10 @@ async fn serve_async(up: &Up, data: &DataDir, settings: Settings) -> Result<()> 
         no_mounts: up.no_mounts,
         ephemeral: up.ephemeral,
         settings,
+        cron_time_zone: up.cron_time_zone.clone(),
+        run_ttl: up
+            .run_ttl_days
+            .map(|days| Duration::from_secs(u64::from(days) * 86_400)),
         clock: clock.clone(),
         rng: SystemRng::shared(),
     };

@@ -15,6 +15,7 @@ use kubelet::runtime::catalogue::{Catalogue, Entry};
 use kubelet::runtime::process::ProcessRuntime;
 use kubelet::runtime::python::Python;
 use pipelines::api::Api;
+use pipelines::recurring::{self, Recurring};
 use pipelines::runner::Runner;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -43,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) no_mounts: bool,
     pub(crate) ephemeral: bool,
     pub(crate) settings: Settings,
+    pub(crate) cron_time_zone: jiff::tz::TimeZone,
+    pub(crate) run_ttl: Option<std::time::Duration>,
     pub(crate) clock: SharedClock,
     pub(crate) rng: SharedRng,
 }
@@ -532,7 +535,12 @@ async fn start_pipelines(
         namespace: NAMESPACE.to_owned(),
         fetch: Some(fetch::from_the_web()),
         counts: pipelines::api::Counts::default(),
+        recurring: Recurring::new(recurring::Settings {
+            zone: options.cron_time_zone.clone(),
+        }),
     };
+    api.start_recurring_runs(supervisor);
+    api.start_retention(options.run_ttl, supervisor);
     Ok(api.router())
 }
 

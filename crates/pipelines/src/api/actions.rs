@@ -17,8 +17,12 @@ pub(super) async fn list(api: &Api, of: Of<'_>, request: &Request) -> Result<(Ve
 
 /// Ends a run at once and forgets it.
 pub(super) async fn delete(api: &Api, id: &str) -> Result<()> {
-    runs::get(&api.db, id).await?;
+    let record = runs::get(&api.db, id).await?;
     api.runner.delete(id, Some(runs::remove(id))).await?;
+    if !record.new.recurring_run.is_empty() {
+        // Another firing may wait for it to be over.
+        api.recurring.changed();
+    }
     Ok(())
 }
 

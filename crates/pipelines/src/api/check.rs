@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::wire::{Failure, Result};
 
 pub(super) const PIPELINE_NAME: usize = 128;
@@ -47,6 +49,42 @@ pub(super) fn tags(tags: &BTreeMap<String, String>) -> Result<()> {
     Ok(())
 }
 
+/// One parameter of a run may have so many bytes as JSON, and all together so many: they travel in
+/// the run's record and in Pods, which have limits of this size.
+const PARAMETER: usize = 1 << 20;
+const PARAMETERS: usize = 2 << 20;
+
+/// Checks how large parameters are.
+pub(super) fn parameters(given: &[(String, Value)]) -> Result<()> {
+    let mut total = 0;
+    for (name, value) in given {
+        let size = size(value);
+        if size > PARAMETER {
+            return Err(Failure::invalid(format!(
+                "parameter {name:?} has {size} bytes (allowed: up to {PARAMETER}); put large data \
+                 into an artifact and give its URI"
+            )));
+        }
+        total += size;
+    }
+    if total > PARAMETERS {
+        return Err(Failure::invalid(format!(
+            "the {} parameters have {total} bytes together (allowed: up to {PARAMETERS}); put \
+             large data into artifacts and give their URIs",
+            given.len()
+        )));
+    }
+    Ok(())
+}
+
+/// The bytes of a value: a text's own, anything else's as JSON.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        other => other.to_string().len(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +99,24 @@ mod tests {
         assert!(tags(&of("a", &"é".repeat(64))).is_err());
         let many = (0..21).map(|n| (n.to_string(), String::new())).collect();
         assert!(tags(&many).is_err());
+    }
+
+    #[test]
+    fn parameters_have_limits() {
+        let of = |sizes: &[usize]| -> Vec<(String, Value)> {
+            let value = |size: &usize| ("p".to_owned(), Value::from("x".repeat(*size)));
+            sizes.iter().map(value).collect()
+        };
+        assert!(parameters(&of(&[PARAMETER, PARAMETER])).is_ok());
+        let error = parameters(&of(&[10 << 20])).unwrap_err().message;
+        assert!(
+            error.contains("10485760 bytes (allowed: up to 1048576)"),
+            "{error}"
+        );
+        let error = parameters(&of(&[PARAMETER, PARAMETER, 1]))
+            .unwrap_err()
+            .message;
+        assert!(error.contains("the 3 parameters"), "{error}");
     }
 
     #[test]

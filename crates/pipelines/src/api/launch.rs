@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use pipelinespec::Package;
+use pipelinespec::{Format, Package};
 use serde_json::{Map, Value, json};
 
 use super::wire::{Code, Failure, Result};
-use super::{Api, package};
-use crate::runner::NewRun;
+use super::{Api, check, package, retention};
+use crate::runner::{self, NewRun};
 use crate::store::experiments::Experiment;
+use crate::store::recurring::Firing;
 use crate::store::runs::NewRecord;
-use crate::store::{experiments, pipelines, runs};
+use crate::store::{experiments, pipelines, recurring, retention as ttls, runs};
+use crate::{macros, store};
 
 /// The experiment of runs that name none.
 pub(super) const DEFAULT: &str = "Default";
@@ -46,6 +48,46 @@ pub(super) struct Wanted {
     pub(super) pipeline_root: String,
     pub(super) service_account: String,
     pub(super) plugins: Map<String, Value>,
+    /// The firing of a recurring run that wants it, if any.
+    pub(super) origin: Option<Origin>,
+}
+
+/// Where a run of a recurring run comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    /// The id of the run, which follows from the firing.
+    pub(super) run_id: String,
+    pub(super) firing: Firing,
+}
+
+/// Why a run was not started.
+#[derive(Debug)]
+pub(super) enum NotStarted {
+    /// What was asked for cannot be.
+    Refused(Failure),
+    /// The runner could not.
+    Runner(runner::Error),
+}
+
+impl From<NotStarted> for Failure {
+    fn from(not: NotStarted) -> Self {
+        match not {
+            NotStarted::Refused(failure) => failure,
+            NotStarted::Runner(error) => error.into(),
+        }
+    }
+}
+
+impl From<Failure> for NotStarted {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+impl From<store::Error> for NotStarted {
+    fn from(error: store::Error) -> Self {
+        Self::Refused(error.into())
+    }
 }
 
 /// The default experiment, made when it is first needed.
@@ -104,28 +146,63 @@ pub(super) async fn version(api: &Api, pipeline: &str, version: &str) -> Result<
     })
 }
 
+/// Refuses what would begin in an archived experiment.
+pub(super) fn not_archived(experiment: &Experiment) -> Result<()> {
+    if !experiment.archived {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::FailedPrecondition,
+        format!(
+            "experiment {} is archived; unarchive it to start runs in it",
+            experiment.id
+        ),
+    ))
+}
+
 /// Starts a run and answers its id.
 pub(super) async fn start(api: &Api, wanted: Wanted) -> Result<String> {
+    Ok(try_start(api, wanted).await?)
+}
+
+/// Starts a run; the firing that wants it, if any, is recorded in the same transaction.
+pub(super) async fn try_start(
+    api: &Api,
+    mut wanted: Wanted,
+) -> std::result::Result<String, NotStarted> {
     let experiment = if wanted.experiment.is_empty() {
         default_experiment(api).await?
     } else {
         experiments::get(&api.db, &wanted.experiment).await?
     };
-    if experiment.archived {
-        return Err(Failure::new(
-            Code::FailedPrecondition,
-            format!(
-                "experiment {} is archived; unarchive it to start runs in it",
-                experiment.id
-            ),
-        ));
-    }
+    not_archived(&experiment)?;
+    check::parameters(&wanted.parameters)?;
+    let now = api.clock.now();
+    let id = match &wanted.origin {
+        Some(origin) => origin.run_id.clone(),
+        None => api.rng.uuid(),
+    };
+    let firing = wanted.origin.map(|origin| origin.firing);
+    let facts = macros::Facts {
+        run: id.clone(),
+        now,
+        firing: firing.as_ref().map(|firing| macros::Firing {
+            at: firing.at,
+            index: firing.index,
+        }),
+    };
     let shown: Value = wanted
         .parameters
-        .iter()
-        .map(|(name, value)| json!({"name": name, "value": value}))
+        .iter_mut()
+        .map(|(name, value)| {
+            macros::expand_value(value, &facts);
+            json!({"name": name, "value": value})
+        })
         .collect();
-    let (id, now) = (api.rng.uuid(), api.now());
+    let package = &wanted.source.package;
+    if package.format == Format::V1 {
+        defaults(package, &facts, &mut wanted.parameters);
+    }
     let record = NewRecord {
         id: id.clone(),
         name: wanted.name.clone(),
@@ -134,21 +211,59 @@ pub(super) async fn start(api: &Api, wanted: Wanted) -> Result<String> {
         experiment: experiment.id,
         pipeline: wanted.source.pipeline,
         version: wanted.source.version,
-        recurring_run: String::new(),
+        recurring_run: firing
+            .as_ref()
+            .map(|firing| firing.recurring_run.clone())
+            .unwrap_or_default(),
         service_account: wanted.service_account.clone(),
         parameters: shown,
         pipeline_root: wanted.pipeline_root,
         plugins: wanted.plugins,
-        created_at: now,
-        scheduled_at: now,
+        created_at: now.as_microsecond(),
+        scheduled_at: firing
+            .as_ref()
+            .map_or(now, |firing| firing.at)
+            .as_microsecond(),
     };
     let new = NewRun {
         run_id: id.clone(),
         display_name: wanted.name,
-        manifest: Arc::clone(&wanted.source.package.document),
+        manifest: Arc::clone(&package.document),
         parameters: wanted.parameters,
         service_account: wanted.service_account,
     };
-    api.runner.create(new, Some(runs::insert(record))).await?;
+    let mut record = runs::insert(record);
+    if let Some(ttl) = retention::of(&package.plan) {
+        record = ttls::insert(id.clone(), ttl, record);
+    }
+    let also = match firing {
+        Some(firing) => recurring::fire(firing, record),
+        None => record,
+    };
+    api.runner
+        .create(new, Some(also))
+        .await
+        .map_err(NotStarted::Runner)?;
     Ok(id)
+}
+
+/// Gives the defaults of a Workflow that have macros, with these replaced.
+fn defaults(package: &Package, facts: &macros::Facts, given: &mut Vec<(String, Value)>) {
+    for parameter in &package.plan.parameters {
+        let Some(default @ Value::String(text)) = &parameter.default else {
+            continue;
+        };
+        let named = |name: &str| package.plan.parameter(name).map(|p| p.name.as_str());
+        if given
+            .iter()
+            .any(|(name, _)| named(name) == Some(parameter.name.as_str()))
+        {
+            continue;
+        }
+        let mut value = default.clone();
+        macros::expand_value(&mut value, facts);
+        if value.as_str() != Some(text) {
+            given.push((parameter.name.clone(), value));
+        }
+    }
 }

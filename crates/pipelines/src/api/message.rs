@@ -29,9 +29,13 @@ pub(super) trait Wire: Default + Serialize {
 
 /// Parses the body of a request.
 pub(super) fn parse<T: Wire>(name: &str, bytes: &[u8]) -> Result<T> {
-    let value: Value = serde_json::from_slice(bytes)
-        .map_err(|e| Failure::invalid(format!("the request's body is not JSON: {e}")))?;
-    T::read(value, name)
+    T::read(parse_json(bytes)?, name)
+}
+
+/// Parses the body of a request whose given members matter.
+pub(super) fn parse_json(bytes: &[u8]) -> Result<Value> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| Failure::invalid(format!("the request's body is not JSON: {e}")))
 }
 
 fn expected(what: &str, at: &str, value: &Value) -> Failure {

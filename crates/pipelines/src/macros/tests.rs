@@ -1,3 +1,5 @@
+//! Texts with macros, and what becomes of them.
+
 use jiff::Timestamp;
 use serde_json::json;
 

@@ -160,8 +160,9 @@ pub(crate) async fn archive(db: &Db, id: &str, archived: bool) -> Result<()> {
                     "UPDATE run_record SET archived = 1 WHERE experiment = $1 AND archived = 0",
                 )
                 .bind(&id)
-                .execute(tx)
+                .execute(&mut *tx)
                 .await?;
+                super::recurring::disable_of_experiment(tx, &id).await?;
             }
             Ok(())
         })
@@ -170,18 +171,19 @@ pub(crate) async fn archive(db: &Db, id: &str, archived: bool) -> Result<()> {
     .map_err(Error::of_job)
 }
 
-/// Removes an experiment; its runs stay.
+/// Removes an experiment; its runs stay, and its recurring runs fire no more.
 pub(crate) async fn delete(db: &Db, id: &str) -> Result<()> {
     let id = id.to_owned();
     db.write(move |tx| -> WriteFuture<'_, ()> {
         Box::pin(async move {
             let gone = sqlx::query("DELETE FROM experiment WHERE id = $1")
                 .bind(&id)
-                .execute(tx)
+                .execute(&mut *tx)
                 .await?;
             if gone.rows_affected() == 0 {
                 return Err(db::Error::job(Error::not_found("Experiment", &id)));
             }
+            super::recurring::disable_of_experiment(tx, &id).await?;
             Ok(())
         })
     })

@@ -9,6 +9,7 @@ use axum::http::{Request, StatusCode};
 use db::Db;
 use http_body_util::BodyExt as _;
 use pipelines::api::{self, Api, Fetch};
+use pipelines::recurring::Recurring;
 use pipelines::runner::{Options, Runner};
 use serde_json::{Value, json};
 use stdx::{Supervisor, SystemClock, SystemRng};
@@ -57,6 +58,7 @@ impl Server {
             namespace: "kubeflow".to_owned(),
             fetch,
             counts: pipelines::api::Counts::default(),
+            recurring: Recurring::default(),
         };
         Self {
             router: api.router(),
@@ -127,13 +129,7 @@ impl Server {
     }
 
     pub(crate) async fn upload(&self, path: &str, file: &str, content: &[u8]) -> (u16, Value) {
-        let mut body = format!(
-            "--x\r\nContent-Disposition: form-data; name=\"uploadfile\"; filename=\"{file}\"\r\n\
-             Content-Type: application/octet-stream\r\n\r\n"
-        )
-        .into_bytes();
-        body.extend(content);
-        body.extend(b"\r\n--x--\r\n");
+        let body = form(file, content);
         let request = Request::builder()
             .method("POST")
             .uri(path)
@@ -161,6 +157,18 @@ impl Server {
             .await
             .expect("the run ends");
     }
+}
+
+/// The body of an upload, whose boundary is `x`.
+pub(crate) fn form(file: &str, content: &[u8]) -> Vec<u8> {
+    let mut body = format!(
+        "--x\r\nContent-Disposition: form-data; name=\"uploadfile\"; filename=\"{file}\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    )
+    .into_bytes();
+    body.extend(content);
+    body.extend(b"\r\n--x--\r\n");
+    body
 }
 
 /// A Workflow of one step with one parameter.

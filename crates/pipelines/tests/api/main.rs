@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod bad_input;
 mod harness;
+mod recurring;
 #[expect(dead_code, reason = "the runner's tests use the rest")]
 #[path = "../support/mod.rs"]
 mod support;

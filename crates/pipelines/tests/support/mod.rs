@@ -10,6 +10,9 @@ use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
+/// The label that says which run a Pod belongs to.
+const RUN_LABEL: &str = "pipeline/runid";
+
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 
 #[derive(Default)]
@@ -82,7 +85,7 @@ impl Cluster {
             }
             (&Method::POST, None) => state.create(serde_json::from_slice(body).expect("a Pod")),
             (&Method::DELETE, None) => {
-                let names: Vec<_> = state.pods.keys().cloned().collect();
+                let names = state.selected(query);
                 for name in &names {
                     drop(state.delete(name));
                 }
@@ -108,6 +111,16 @@ impl Cluster {
             .status(code)
             .body(body)
             .expect("a response")
+    }
+
+    /// Waits until a run has a Pod and answers it.
+    pub(crate) async fn pod_of(&self, run: &str) -> Value {
+        self.wait(&format!("a Pod of run {run}"), |state| {
+            let pods = &mut state.pods.values();
+            pods.find(|pod| pod["metadata"]["labels"][RUN_LABEL] == run)
+                .cloned()
+        })
+        .await
     }
 
     /// Waits until the Pod of this task is there and answers it.
@@ -204,6 +217,22 @@ impl Cluster {
 type Refusal = (u16, &'static str, String);
 
 impl State {
+    /// The Pods of the run that a label selector names; all without one.
+    fn selected(&self, query: &str) -> Vec<String> {
+        let wanted = query.split('&').find_map(|pair| {
+            let selector = pair.strip_prefix("labelSelector=")?;
+            selector
+                .strip_prefix(&RUN_LABEL.replace('/', "%2F"))?
+                .strip_prefix("%3D")
+        });
+        let of_run = |pod: &Value| match wanted {
+            Some(run) => pod["metadata"]["labels"][RUN_LABEL] == run,
+            None => true,
+        };
+        let selected = self.pods.iter().filter(|(_, pod)| of_run(pod));
+        selected.map(|(name, _)| name.clone()).collect()
+    }
+
     fn create(&mut self, mut pod: Value) -> Result<Value, Refusal> {
         if let Some(message) = &self.refuse {
             return Err((403, "Forbidden", message.clone()));

@@ -1,6 +1,6 @@
 //! The messages of v1beta1, member by member as its protos have them.
 
-use crate::api::message::{Time, Values, message, names};
+use crate::api::message::{Int64, Time, Values, message, names};
 
 names! {
     /// What a reference or a list's scope names.
@@ -240,4 +240,58 @@ message! {
 
 message! {
     pub(crate) struct MetricResults as "apiReportRunMetricsResponse" { results: Vec<MetricResult> }
+}
+
+names! {
+    /// Whether a job fires.
+    pub(crate) enum JobMode {
+        Unknown = "UNKNOWN_MODE" 0,
+        Enabled = "ENABLED" 1,
+        Disabled = "DISABLED" 2,
+    }
+}
+
+message! {
+    pub(crate) struct CronSchedule as "apiCronSchedule" {
+        start_time: Time, end_time: Time, cron: String,
+    }
+}
+
+message! {
+    pub(crate) struct PeriodicSchedule as "apiPeriodicSchedule" {
+        start_time: Time, end_time: Time, interval_second: Int64,
+    }
+}
+
+message! {
+    pub(crate) struct Trigger as "apiTrigger" {
+        cron_schedule: Option<CronSchedule>, periodic_schedule: Option<PeriodicSchedule>,
+    }
+}
+
+message! {
+    /// A recurring run, as v1beta1 has it.
+    pub(crate) struct Job as "apiJob" {
+        id: String,
+        name: String,
+        description: String,
+        pipeline_spec: Option<PipelineSpec>,
+        resource_references: Vec<Reference>,
+        service_account: String,
+        max_concurrency: Int64,
+        trigger: Option<Trigger>,
+        mode: JobMode,
+        created_at: Time,
+        updated_at: Time,
+        status: String,
+        error: String,
+        enabled: bool,
+        no_catchup: bool,
+    }
+}
+
+message! {
+    pub(crate) struct ListJobs as "apiListJobsResponse" {
+        jobs: Vec<Job>, total_size: i32, next_page_token: String,
+    }
 }

@@ -1,6 +1,7 @@
 //! `/apis/v1beta1`.
 
 mod experiments;
+mod jobs;
 pub(super) mod messages;
 pub(super) mod pipelines;
 mod runs;
@@ -11,6 +12,7 @@ pub(super) fn routes() -> Vec<Route> {
     let mut routes = experiments::routes();
     routes.extend(pipelines::routes());
     routes.extend(runs::routes());
+    routes.extend(jobs::routes());
     routes
 }
 

@@ -100,6 +100,7 @@ async fn create(State(api): State<Api>, bytes: Bytes) -> Result<Json<RunDetail>>
         pipeline_root: config.pipeline_root,
         service_account: asked.service_account,
         plugins: serde_json::Map::new(),
+        origin: None,
     };
     let id = launch::start(&api, wanted).await?;
     detail(&api, &id).await

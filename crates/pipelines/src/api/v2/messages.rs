@@ -284,3 +284,79 @@ impl Wire for Nothing {
         serde_json::json!({"type": "object", "additionalProperties": false})
     }
 }
+
+names! {
+    /// Whether a recurring run shall fire.
+    pub(crate) enum Mode {
+        Unspecified = "MODE_UNSPECIFIED" 0,
+        Enable = "ENABLE" 1,
+        Disable = "DISABLE" 2,
+    }
+}
+
+names! {
+    /// Whether a recurring run fires.
+    pub(crate) enum RecurringRunStatus {
+        Unspecified = "STATUS_UNSPECIFIED" 0,
+        Enabled = "ENABLED" 1,
+        Disabled = "DISABLED" 3,
+    }
+}
+
+message! {
+    pub(crate) struct CronSchedule as "v2beta1CronSchedule" {
+        start_time: Time, end_time: Time, cron: String,
+    }
+}
+
+message! {
+    pub(crate) struct PeriodicSchedule as "v2beta1PeriodicSchedule" {
+        start_time: Time, end_time: Time, interval_second: Int64,
+    }
+}
+
+message! {
+    pub(crate) struct Trigger as "v2beta1Trigger" {
+        cron_schedule: Option<CronSchedule>, periodic_schedule: Option<PeriodicSchedule>,
+    }
+}
+
+message! {
+    /// A recurring run.
+    pub(crate) struct RecurringRun as "v2beta1RecurringRun" {
+        recurring_run_id: String,
+        display_name: String,
+        description: String,
+        pipeline_version_id: String,
+        pipeline_spec: Json,
+        pipeline_version_reference: Option<PipelineVersionReference>,
+        runtime_config: Option<RuntimeConfig>,
+        service_account: String,
+        max_concurrency: Int64,
+        trigger: Option<Trigger>,
+        mode: Mode,
+        created_at: Time,
+        updated_at: Time,
+        status: RecurringRunStatus,
+        error: Option<Status>,
+        no_catchup: bool,
+        namespace: String,
+        experiment_id: String,
+        plugins_input: Values,
+    }
+}
+
+message! {
+    pub(crate) struct ListRecurringRuns as "v2beta1ListRecurringRunsResponse" {
+        recurring_runs as "recurringRuns": Vec<RecurringRun>,
+        total_size: i32,
+        next_page_token: String,
+    }
+}
+
+message! {
+    /// The next firings of a recurring run or of a trigger that is not stored.
+    pub(crate) struct Preview as "RecurringRunPreview" {
+        scheduled_times: Vec<Time>, time_zone: String, warnings: Vec<String>,
+    }
+}

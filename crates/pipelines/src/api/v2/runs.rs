@@ -68,6 +68,13 @@ pub(super) struct Owner {
     experiment_id: String,
 }
 
+impl Owner {
+    /// The experiment, if one is named.
+    pub(super) fn experiment(&self) -> Option<&str> {
+        (!self.experiment_id.is_empty()).then_some(self.experiment_id.as_str())
+    }
+}
+
 /// Exactly one source, which is the oneof of the message.
 async fn source(api: &Api, asked: &messages::Run) -> Result<Source> {
     let reference = asked.pipeline_version_reference.as_ref();
@@ -102,7 +109,7 @@ async fn source(api: &Api, asked: &messages::Run) -> Result<Source> {
 }
 
 /// The limits of what plugins may be given.
-fn plugins(given: &Map<String, Value>) -> Result<()> {
+pub(super) fn plugins(at: &str, given: &Map<String, Value>) -> Result<()> {
     fn depth(value: &Value) -> usize {
         match value {
             Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
@@ -112,7 +119,7 @@ fn plugins(given: &Map<String, Value>) -> Result<()> {
     }
     if given.len() > 16 {
         return Err(Failure::invalid(format!(
-            "run.plugins_input: {} plugins (allowed: up to 16)",
+            "{at}.plugins_input: {} plugins (allowed: up to 16)",
             given.len()
         )));
     }
@@ -122,7 +129,7 @@ fn plugins(given: &Map<String, Value>) -> Result<()> {
         total += size;
         if size > 64 << 10 || depth(value) > 10 {
             return Err(Failure::invalid(format!(
-                "run.plugins_input[{name:?}]: at most 64 KiB and 10 levels are allowed, it has \
+                "{at}.plugins_input[{name:?}]: at most 64 KiB and 10 levels are allowed, it has \
                  {size} bytes and {} levels",
                 depth(value)
             )));
@@ -130,7 +137,7 @@ fn plugins(given: &Map<String, Value>) -> Result<()> {
     }
     if total > 256 << 10 {
         return Err(Failure::invalid(format!(
-            "run.plugins_input: {total} bytes (allowed: up to {})",
+            "{at}.plugins_input: {total} bytes (allowed: up to {})",
             256 << 10
         )));
     }
@@ -152,7 +159,7 @@ async fn create(
             "run.plugins_output is what the server answers; it cannot be set",
         ));
     }
-    plugins(&asked.plugins_input.0)?;
+    plugins("run", &asked.plugins_input.0)?;
     let source = source(&api, &asked).await?;
     let config = asked.runtime_config.unwrap_or_default();
     let experiment = if asked.experiment_id.is_empty() {
@@ -169,6 +176,7 @@ async fn create(
         pipeline_root: config.pipeline_root,
         service_account: asked.service_account,
         plugins: asked.plugins_input.0,
+        origin: None,
     };
     let id = launch::start(&api, wanted).await?;
     Ok(Json(full(&api, &id).await?))
@@ -282,7 +290,7 @@ async fn list(
     Query(query): Query<page::Request>,
 ) -> Result<Json<ListRuns>> {
     let of = runs::Of {
-        experiment: (!owner.experiment_id.is_empty()).then_some(owner.experiment_id.as_str()),
+        experiment: owner.experiment(),
         recurring_run: None,
     };
     let (found, page) = actions::list(&api, of, &query).await?;

@@ -1,3 +1,5 @@
+//! Expressions with their firings, and a reference that looks at every second.
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;

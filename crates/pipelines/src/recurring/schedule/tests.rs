@@ -1,3 +1,5 @@
+//! Every rule of when a recurring run fires, with a clock that the tests set.
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
