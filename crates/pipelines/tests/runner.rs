@@ -23,6 +23,10 @@ struct Server {
 
 impl Server {
     async fn start(path: &std::path::Path, cluster: &Cluster) -> Self {
+        Self::start_with(Options::default(), path, cluster).await
+    }
+
+    async fn start_with(options: Options, path: &std::path::Path, cluster: &Cluster) -> Self {
         let supervisor = Supervisor::new();
         let db = Db::open(db::Options::file(path), MIGRATIONS, &supervisor)
             .await
@@ -32,7 +36,7 @@ impl Server {
         let runner = Runner::start(
             Options {
                 stores: Stores::new(Some(store), Providers::default()),
-                ..Options::default()
+                ..options
             },
             db.clone(),
             cluster.client(),
@@ -263,6 +267,38 @@ async fn an_image_that_cannot_be_run_fails_the_step_at_once_and_its_pod_goes() {
     assert!(
         message.contains("no/such:image") && message.contains("ErrImagePull"),
         "{message}"
+    );
+    assert_eq!(
+        cluster.deletion().await,
+        pod["metadata"]["name"].as_str().unwrap()
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_no_node_can_take_fails_its_step_and_goes() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::new());
+    let options = Options {
+        unschedulable_after: std::time::Duration::ZERO,
+        ..Options::default()
+    };
+    let server = Server::start_with(options, &folder.path().join("p.db"), &cluster).await;
+    server.create(one_step(&json!({})), &[]).await.unwrap();
+    let pod = cluster.pod(".a").await;
+    let condition = json!({
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "0/1 nodes are available: 1 Insufficient gpu. preemption: 0/1 nodes are \
+            available: 1 Preemption is not helpful for scheduling.",
+    });
+    cluster.set_status(
+        &pod,
+        &json!({"phase": "Pending", "conditions": [condition]}),
+    );
+    assert_eq!(
+        server.end().await.message.as_deref(),
+        Some(
+            "a: no node could take the step for 0 s: 0/1 nodes are available: 1 Insufficient gpu."
+        )
     );
     assert_eq!(
         cluster.deletion().await,

@@ -67,6 +67,8 @@ pub(crate) struct Actor {
     seen: BTreeSet<(TaskPath, u32)>,
     /// Ends a part of `work` that waits for something, when its attempt is no longer wanted.
     waits: BTreeMap<(TaskPath, u32), AbortHandle>,
+    /// Attempts whose Pod no node can take.
+    unplaced: BTreeSet<(TaskPath, u32)>,
     /// What the attempts that have a Pod or wait for one hold, or will.
     slots: BTreeMap<(TaskPath, u32), Arc<OnceLock<OwnedSemaphorePermit>>>,
     /// How many events the journal has.
@@ -109,6 +111,7 @@ impl Actor {
             timers: FuturesUnordered::new(),
             seen: BTreeSet::new(),
             waits: BTreeMap::new(),
+            unplaced: BTreeSet::new(),
             slots: BTreeMap::new(),
             ended: BTreeSet::new(),
             fetching: BTreeSet::new(),
@@ -341,6 +344,7 @@ impl Actor {
             wait.abort();
         }
         self.slots.remove(attempt);
+        self.unplaced.remove(attempt);
     }
 
     fn has_retry(&self, template: &str) -> bool {
@@ -450,9 +454,10 @@ impl Actor {
         };
         let key = (task, attempt);
         if patience::hopeless(pod).is_some()
-            && !self.waits.contains_key(&key)
             && self.run.start_of(&key.0, attempt).is_some()
+            && self.unplaced.insert(key.clone())
         {
+            // Its Pod is there, so the wait for that one is over.
             self.wait(key, patience::run_out(self.shared.clone(), pod.clone()));
         }
     }

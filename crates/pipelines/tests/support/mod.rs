@@ -83,6 +83,10 @@ impl Cluster {
                     json!({"apiVersion": "v1", "kind": "PodList", "metadata": metadata, "items": items}),
                 )
             }
+            (&Method::GET, Some(name)) => match state.pods.get(*name) {
+                Some(pod) => Ok(pod.clone()),
+                None => Err((404, "NotFound", format!("pods {name:?} not found"))),
+            },
             (&Method::POST, None) => state.create(serde_json::from_slice(body).expect("a Pod")),
             (&Method::DELETE, None) => {
                 let names = state.selected(query);
