@@ -42,6 +42,20 @@ pub(crate) fn run(session: &mut Session) -> Result<Outcome> {
     let account = Account::own(&session.binary()?);
     let server = Server::start(&account, &folder.join("data"))?;
     let mut outcome = Outcome::default();
+    // The example's last step waits until the web page has an address.
+    let kubectl = match session.kubectl() {
+        Ok(kubectl) => kubectl,
+        Err(error) => return Ok(Outcome::skipped(format!("no kubectl: {error:#}"))),
+    };
+    let manifests = session.workspace.root.join("examples/mnist/manifests");
+    for manifest in ["metallb.yaml", "address-pool.yaml"] {
+        process::run(
+            Command::new(&kubectl)
+                .env("KUBECONFIG", &server.status.kubeconfig)
+                .args(["apply", "--filename"])
+                .arg(manifests.join(manifest)),
+        )?;
+    }
     for sdk in &SDKS {
         match sdk.environment.python(&session.workspace) {
             Ok(python) => sdk.try_all(session, &server, &folder, &python, &mut outcome)?,
