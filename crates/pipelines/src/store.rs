@@ -154,8 +154,9 @@ pub(crate) const MIGRATION_LISTS: Migration = Migration {
                     ELSE CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER) END, new.state);
         END;
         CREATE TRIGGER run_status_changed AFTER UPDATE ON run_status
-            WHEN old.version = 0 OR (new.phase, new.terminating, new.finished_at)
+            WHEN (new.phase, new.terminating, new.finished_at)
                 IS NOT (old.phase, old.terminating, old.finished_at)
+                OR (SELECT state FROM run_record WHERE id = new.run) = 'PENDING'
         BEGIN
             UPDATE run_record SET
                 finished_at = coalesce(

@@ -220,7 +220,14 @@ async fn a_run_shows_its_tasks_and_its_history() {
     assert_eq!(made["state"], "PENDING");
     assert_eq!(made["finished_at"], "1970-01-01T00:00:00Z");
     let id = text(&made["run_id"]);
+    let mut changes = server.runner.subscribe();
     let pod = server.cluster.pod(".a").await;
+    server
+        .cluster
+        .set_status(&pod, &json!({"phase": "Running"}));
+    changes.recv().await.expect("news of the run");
+    let running = server.get(&format!("{path}/{id}")).await;
+    assert_eq!(running["state"], "RUNNING");
     server.cluster.succeed(&pod);
     server.end(&id).await;
     let run = server.get(&format!("{path}/{id}")).await;
@@ -231,7 +238,7 @@ async fn a_run_shows_its_tasks_and_its_history() {
         .iter()
         .map(|entry| text(&entry["state"]))
         .collect();
-    assert_eq!(states, ["PENDING", "SUCCEEDED"]);
+    assert_eq!(states, ["PENDING", "RUNNING", "SUCCEEDED"]);
     server
         .refused("POST", &format!("{path}/{id}:retry"), None, 409)
         .await;
