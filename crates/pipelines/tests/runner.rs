@@ -505,6 +505,94 @@ async fn large_outputs_come_by_the_store() {
 }
 
 #[tokio::test]
+async fn artifacts_of_a_step_are_seen_by_the_next() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::new());
+    let server = Server::start(&folder.path().join("p.db"), &cluster).await;
+    let make = json!({
+        "name": "make", "container": {"image": "i", "command": ["x"]},
+        "outputs": {"artifacts": [{"name": "data", "path": "/tmp/data"},
+            {"name": "mlpipeline-metrics", "path": "/mlpipeline-metrics.json"}]},
+    });
+    let read = json!({
+        "name": "read", "container": {"image": "i", "command": ["y"]},
+        "inputs": {"artifacts": [{"name": "in", "path": "/tmp/in"}]},
+    });
+    let arguments = json!({"artifacts": [
+        {"name": "in", "from": "{{tasks.make.outputs.artifacts.data}}"}]});
+    let main = json!({"name": "main", "dag": {"tasks": [
+        {"name": "make", "template": "make"},
+        {"name": "read", "template": "read", "dependencies": ["make"], "arguments": arguments},
+    ]}});
+    server
+        .create(workflow(&json!([main, make, read]), &json!({})), &[])
+        .await
+        .unwrap();
+    let pod = cluster.pod(".make").await;
+    let (_, job) = launched(&pod);
+    let uri = job["artifacts"][0]["uri"].as_str().unwrap().to_owned();
+    assert!(uri.ends_with("/data.tgz"), "{uri}");
+    let path = folder
+        .path()
+        .join("p.artifacts")
+        .join(uri.strip_prefix("minio://").unwrap());
+    std::fs::write(&path, "packed").unwrap();
+    // What a step does not write although it says so is a failure, but for what only dashboards read.
+    let stored = json!({"artifacts": {"data": {"uri": uri, "archive": "tgz"}}});
+    let message = format!("coracle-outputs\n{}", json!({"inline": stored}));
+    cluster.end(&pod, "Succeeded", 0, &message);
+
+    let pod = cluster.pod(".read").await;
+    let (_, job) = launched(&pod);
+    let expect = json!([{"name": "in", "path": "/tmp/in", "uri": uri, "archive": "tgz"}]);
+    assert_eq!(job["inputs"], expect);
+    let seen = uri.replace("minio://", "/minio/");
+    assert_eq!(mounted(&pod, &seen).unwrap()["readOnly"], true);
+
+    let manifest = server.runner.workflow_manifest("run-1").await.unwrap();
+    let nodes = manifest["status"]["nodes"].as_object().unwrap();
+    let (id, node) = nodes
+        .iter()
+        .find(|(_, n)| n["displayName"] == "make")
+        .unwrap();
+    let artifact = &node["outputs"]["artifacts"][0];
+    assert_eq!(artifact["s3"]["bucket"], "mlpipeline");
+    let found = server
+        .runner
+        .read_artifact("run-1", id, "data")
+        .await
+        .unwrap();
+    assert_eq!(found.unwrap().content.size, 6);
+    let none = server
+        .runner
+        .read_artifact("run-1", id, "nothing")
+        .await
+        .unwrap();
+    assert!(none.is_none());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_step_that_does_not_write_its_artifact_fails() {
+    let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::new());
+    let server = Server::start(&folder.path().join("p.db"), &cluster).await;
+    let template = json!({
+        "name": "a", "container": {"image": "i", "command": ["x"]},
+        "outputs": {"artifacts": [{"name": "data", "path": "/tmp/data"}]},
+    });
+    let main = json!({"name": "main", "dag": {"tasks": [{"name": "a", "template": "a"}]}});
+    server
+        .create(workflow(&json!([main, template]), &json!({})), &[])
+        .await
+        .unwrap();
+    let pod = cluster.pod(".a").await;
+    cluster.end(&pod, "Succeeded", 0, "coracle-outputs\n{\"inline\":{}}");
+    assert_eq!(server.end().await.phase.as_str(), "Failed");
+    let manifest = server.runner.workflow_manifest("run-1").await.unwrap();
+    assert!(manifest.to_string().contains("did not write /tmp/data"));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_parameter_that_does_not_exist_is_refused_with_the_known_ones() {
     let (folder, cluster) = (tempfile::tempdir().unwrap(), Cluster::new());
     let server = Server::start(&folder.path().join("p.db"), &cluster).await;

@@ -389,10 +389,20 @@ fn outputs(task: &Task, exit_code: Option<i32>) -> Option<Value> {
     if !task.outputs.is_empty() {
         outputs.insert("parameters".to_owned(), parameters(&task.outputs));
     }
+    let artifacts: Vec<Value> = task.output_artifacts.iter().filter_map(artifact).collect();
+    if !artifacts.is_empty() {
+        outputs.insert("artifacts".to_owned(), Value::Array(artifacts));
+    }
     if let Some(code) = exit_code {
         outputs.insert("exitCode".to_owned(), json!(code.to_string()));
     }
     (!outputs.is_empty()).then_some(Value::Object(outputs))
+}
+
+/// An artifact as clients of Argo look for it: by bucket and key.
+fn artifact((name, value): (&String, &Value)) -> Option<Value> {
+    let uri = artifacts::Uri::parse(value.get("uri")?.as_str()?).ok()?;
+    Some(json!({"name": name, "s3": {"bucket": uri.bucket(), "key": uri.key()}}))
 }
 
 fn parameters(values: &BTreeMap<String, Value>) -> Value {
