@@ -7,6 +7,7 @@
 //! [`message`]; failures become bodies in [`wire`]; lists are `store::page`.
 
 mod actions;
+mod artifacts;
 mod check;
 mod frontend;
 mod health;
@@ -94,9 +95,10 @@ impl Api {
         routes.extend(upload::routes());
         routes.extend(logs::routes());
         routes.extend(frontend::routes());
+        routes.extend(artifacts::routes());
         let routes = openapi::with_documents(routes);
         let served = route::served(routes, self, Router::new());
-        let folders = ["apis", "k8s", "system", "visualizations"];
+        let folders = ["apis", "artifacts", "k8s", "system", "visualizations"];
         folders.iter().fold(Router::new(), |router, folder| {
             router
                 .route(&format!("/{folder}/{{*rest}}"), served.clone())

@@ -73,6 +73,7 @@ impl Server {
             manifest: Arc::new(manifest),
             parameters,
             service_account: String::new(),
+            facts: std::collections::BTreeMap::new(),
         };
         self.runner.create(new, None).await
     }

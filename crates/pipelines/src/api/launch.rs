@@ -1,11 +1,12 @@
 //! Starting a run, whichever message asked for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pipelinespec::{Format, Package};
 use serde_json::{Map, Value, json};
 
-use super::wire::{Code, Failure, Result};
+use super::wire::{self, Code, Failure, Result};
 use super::{Api, check, package, retention};
 use crate::runner::{self, NewRun};
 use crate::store::experiments::Experiment;
@@ -203,6 +204,24 @@ pub(super) async fn try_start(
     if package.format == Format::V1 {
         defaults(package, &facts, &mut wanted.parameters);
     }
+    let mut run_facts = BTreeMap::new();
+    if !wanted.pipeline_root.is_empty() {
+        artifacts::Uri::parse(&wanted.pipeline_root)
+            .map_err(|e| Failure::invalid(format!("runtime_config.pipeline_root: {e}")))?;
+        run_facts.insert("pipeline_root".to_owned(), json!(wanted.pipeline_root));
+    }
+    if let Some(firing) = &firing {
+        let at = wire::time(firing.at.as_microsecond());
+        run_facts.insert("scheduled_at".to_owned(), json!(at));
+    }
+    let service_account = if wanted.service_account.is_empty() {
+        let own = package.document.pointer("/spec/serviceAccountName");
+        let own = own.and_then(Value::as_str).filter(|own| !own.is_empty());
+        own.unwrap_or_else(|| api.runner.service_account())
+            .to_owned()
+    } else {
+        wanted.service_account
+    };
     let record = NewRecord {
         id: id.clone(),
         name: wanted.name.clone(),
@@ -215,7 +234,7 @@ pub(super) async fn try_start(
             .as_ref()
             .map(|firing| firing.recurring_run.clone())
             .unwrap_or_default(),
-        service_account: wanted.service_account.clone(),
+        service_account: service_account.clone(),
         parameters: shown,
         pipeline_root: wanted.pipeline_root,
         plugins: wanted.plugins,
@@ -230,7 +249,8 @@ pub(super) async fn try_start(
         display_name: wanted.name,
         manifest: Arc::clone(&package.document),
         parameters: wanted.parameters,
-        service_account: wanted.service_account,
+        service_account,
+        facts: run_facts,
     };
     let mut record = runs::insert(record);
     if let Some(ttl) = retention::of(&package.plan) {

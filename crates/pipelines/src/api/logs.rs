@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::Api;
 use super::route::{Route, get};
-use super::wire::{self, Failure, Result};
+use super::wire::{self, Code, Failure, Result};
 
 pub(super) fn routes() -> Vec<Route> {
     // The original serves v1alpha1 only, while its own dashboard asks for the others.
@@ -50,7 +50,14 @@ pub(super) async fn of_node(api: &Api, run: &str, node: &str, follow: bool) -> R
             "run {run} has no step {node:?} with a Pod"
         )));
     };
-    of_pod(api, &pod.namespace, &pod.name, Some(pod.container), follow).await
+    match of_pod(api, &pod.namespace, &pod.name, Some(pod.container), follow).await {
+        // The log outlives its Pod.
+        Err(gone) if gone.code == Code::NotFound => {
+            let kept = api.runner.read_step_log(run, node).await?;
+            kept.map(|log| wire::text(StatusCode::OK, log)).ok_or(gone)
+        }
+        other => other,
+    }
 }
 
 /// The log of a Pod that is there.
@@ -75,7 +82,7 @@ pub(super) async fn of_pod(
                 Failure::not_found(format!("the Pod {pod} is gone, and its log with it"))
             }
             kube::Error::Api(status) => Failure::invalid(status.message.clone()),
-            other => Failure::new(wire::Code::Unavailable, format!("read the log: {other}")),
+            other => Failure::new(Code::Unavailable, format!("read the log: {other}")),
         })?;
     let chunks = futures::stream::try_unfold(stream, |mut stream| async move {
         let mut chunk = vec![0; 16 << 10];

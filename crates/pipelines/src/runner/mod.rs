@@ -91,6 +91,8 @@ pub struct NewRun {
     pub parameters: Vec<(String, Value)>,
     /// The service account of its steps; empty for the default.
     pub service_account: String,
+    /// Further facts about it: `pipeline_root`, `scheduled_at`.
+    pub facts: BTreeMap<String, Value>,
 }
 
 /// How far a run is.
@@ -275,6 +277,7 @@ impl Runner {
             facts: BTreeMap::new(),
         };
         record.facts = workflow::facts(&record, &package.document, &shared.options.namespace);
+        record.facts.extend(new.facts);
         let (run, effects) = Run::new(record.created(package.plan.clone()))
             .map_err(|error| Error::Invalid(error.to_string()))?;
         let status = Status::of(&run);
@@ -294,6 +297,11 @@ impl Runner {
         shared.publish(&answer);
         shared.spawn(record, package.document, run, effects, None);
         Ok(answer)
+    }
+
+    /// The service account of steps whose run names none.
+    pub fn service_account(&self) -> &str {
+        &self.shared.options.service_account
     }
 
     /// Asks a run to end: its Pods are deleted, its exit handler runs, and it ends as failed.

@@ -214,7 +214,7 @@ async fn a_run_shows_its_tasks_and_its_history() {
         .post(
             &path,
             json!({"display_name": "r", "pipelineSpec": workflow(),
-                "runtime_config": {"parameters": {"text": "hi"}}}),
+                "runtime_config": {"parameters": {"text": "hi"}, "pipeline_root": "minio://other/root"}}),
         )
         .await;
     assert_eq!(made["state"], "PENDING");
@@ -367,6 +367,12 @@ async fn a_run_needs_one_source_and_knows_its_version() {
                 "runtime_config": {"parameters": {"colour": "red"}}}),
             400,
             "colour",
+        ),
+        (
+            json!({"display_name": "r", "pipeline_version_id": version,
+                "runtime_config": {"pipeline_root": "nowhere"}}),
+            400,
+            "pipeline_root",
         ),
         (
             json!({"display_name": "r", "pipeline_spec": {"kind": "Cake"}}),

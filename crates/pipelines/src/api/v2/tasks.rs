@@ -111,9 +111,10 @@ fn detail(
     }
 }
 
-/// `run/task`, as the cache names where a task's outputs come from.
+/// The run's id and the task's path, which begins with a dot, as the cache names where a task's
+/// outputs come from.
 fn cached_from(origin: &str) -> CachedFrom {
-    let (run, task) = origin.split_once('/').unwrap_or((origin, ""));
+    let (run, task) = origin.split_once('.').unwrap_or((origin, ""));
     CachedFrom {
         run_id: run.to_owned(),
         task: task.to_owned(),
