@@ -140,6 +140,20 @@ pub enum Error {
     },
 }
 
+/// Removes what Pods of a data directory have outside of it, for whoever is about to remove the
+/// directory. No kubelet may use it.
+pub fn remove_leftovers(data_dir: &std::path::Path) -> std::io::Result<()> {
+    let pods = match std::fs::read_dir(data_dir.join("pods")) {
+        Ok(pods) => pods,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for pod in pods {
+        volume::unmount(&pod?.path())?;
+    }
+    Ok(())
+}
+
 /// A running node agent.
 #[derive(Debug)]
 pub struct Kubelet {

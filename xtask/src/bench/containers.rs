@@ -56,8 +56,10 @@ fn folders(path: &Path) -> Vec<std::path::PathBuf> {
 }
 
 fn json(path: &Path) -> Result<Value> {
-    let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    // Of several states the last one counts.
+    let last = text.trim_end().lines().last().unwrap_or_default();
+    serde_json::from_str(last).with_context(|| format!("read {}", path.display()))
 }
 
 /// The seconds after midnight of a time like `2026-01-01T12:00:00.25Z`.

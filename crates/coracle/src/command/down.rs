@@ -35,6 +35,9 @@ pub(crate) fn run(args: &Down) -> Result<()> {
     }
     clean(&data)?;
     if args.purge {
+        kubelet::remove_leftovers(&data.kubelet()).map_err(attempting(
+            "remove what Pods have outside of the data directory",
+        ))?;
         std::fs::remove_dir_all(data.root())
             .map_err(|e| Failure::environment(format!("remove {}: {e}", data.root().display())))?;
         output::done("Removed", &data.root().display().to_string());

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::record::Record;
 use super::worker::{Input, Worker};
-use super::{Context, orphan};
+use super::{Context, orphan, paths};
 
 /// Asks the manager to end all Pods; answers when they have.
 pub(crate) type DrainRequest = oneshot::Sender<()>;
@@ -25,6 +25,10 @@ pub(crate) struct Manager {
     context: Arc<Context>,
     supervisor: Supervisor,
     workers: HashMap<String, mpsc::UnboundedSender<Input>>,
+    /// Pods that have ended and need no worker until their objects go.
+    ended: HashSet<String>,
+    idle: mpsc::UnboundedSender<String>,
+    idlers: mpsc::UnboundedReceiver<String>,
     /// Counts workers, so that a drain knows when the last has ended.
     tracker: TaskTracker,
     /// UIDs of the list that is being received.
@@ -43,10 +47,14 @@ impl fmt::Debug for Manager {
 
 impl Manager {
     pub(crate) fn new(context: Arc<Context>, supervisor: Supervisor) -> Self {
+        let (idle, idlers) = mpsc::unbounded_channel();
         Self {
             context,
             supervisor,
             workers: HashMap::new(),
+            ended: HashSet::new(),
+            idle,
+            idlers,
             tracker: TaskTracker::new(),
             listing: HashSet::new(),
             first_list: true,
@@ -81,9 +89,27 @@ impl Manager {
                         }
                     }
                 }
+                Some(uid) = self.idlers.recv() => {
+                    // What was sent to it before is still heard; what comes after finds it here.
+                    if self.workers.remove(&uid).is_some() {
+                        self.ended.insert(uid);
+                    }
+                }
                 Some(request) = drains.recv() => self.drain(request),
             }
         }
+    }
+
+    /// Removes what is left of an ended Pod whose object is gone.
+    fn forget(&self, uid: &str) {
+        self.context.registry.remove_uid(uid);
+        let path = paths::pod_dir(&self.context.data_dir, uid);
+        let context = self.context.clone();
+        self.supervisor
+            .spawn("kubelet-orphan", OnError::Log, async move {
+                orphan::tear_down(context, path).await;
+                Ok::<(), std::convert::Infallible>(())
+            });
     }
 
     /// Keeps the addresses of Pods that an earlier start ran from being given to new ones, however
@@ -109,9 +135,12 @@ impl Manager {
             }
             watcher::Event::Apply(pod) => self.apply(pod),
             watcher::Event::Delete(pod) => {
-                if let Some(worker) = self.workers.remove(&pod.uid().unwrap_or_default()) {
+                let uid = pod.uid().unwrap_or_default();
+                if let Some(worker) = self.workers.remove(&uid) {
                     // A worker that has ended has nothing to remove.
                     drop(worker.send(Input::Removed));
+                } else if self.ended.remove(&uid) {
+                    self.forget(&uid);
                 }
             }
             watcher::Event::InitDone => {
@@ -125,6 +154,14 @@ impl Manager {
                     if let Some(worker) = self.workers.remove(&uid) {
                         drop(worker.send(Input::Removed));
                     }
+                }
+                let listing = &self.listing;
+                let gone: Vec<String> = self
+                    .ended
+                    .extract_if(|uid| !listing.contains(uid))
+                    .collect();
+                for uid in gone {
+                    self.forget(&uid);
                 }
                 if std::mem::take(&mut self.first_list) {
                     self.end_orphans();
@@ -145,8 +182,14 @@ impl Manager {
         if self.draining {
             return;
         }
+        if self.ended.contains(&uid) {
+            if pod.metadata.deletion_timestamp.is_none() {
+                return;
+            }
+            self.ended.remove(&uid);
+        }
         let (sender, inputs) = mpsc::unbounded_channel();
-        let worker = Worker::new(self.context.clone(), pod, inputs);
+        let worker = Worker::new(self.context.clone(), pod, inputs, self.idle.clone());
         self.workers.insert(uid, sender);
         let running = self.tracker.track_future(Box::pin(worker.run()));
         self.supervisor

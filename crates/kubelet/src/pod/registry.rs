@@ -122,6 +122,12 @@ impl Registry {
         }
     }
 
+    /// Forgets the Pod of a uid.
+    pub(crate) fn remove_uid(&self, uid: &str) {
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.retain(|_, view| view.borrow().pod.metadata.uid.as_deref() != Some(uid));
+    }
+
     /// A Pod by its name.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<watch::Receiver<PodView>> {
         let key = (namespace.to_owned(), name.to_owned());

@@ -54,6 +54,15 @@ enum Done {
     Nothing,
 }
 
+/// What a worker waited for.
+enum Next {
+    Event(Event),
+    /// Something that the machine need not hear of.
+    Nothing,
+    /// The manager takes the Pod back.
+    Retire,
+}
+
 /// A status that only says "in progress" waits once for a better one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Preliminary {
@@ -87,6 +96,9 @@ pub(crate) struct Worker {
     view: watch::Sender<PodView>,
     pods: watch::Sender<Arc<Pod>>,
     services: watch::Receiver<u64>,
+    /// Where the manager is told that there is nothing more to do.
+    idle: mpsc::UnboundedSender<String>,
+    idle_told: bool,
 }
 
 impl Worker {
@@ -95,6 +107,7 @@ impl Worker {
         context: Arc<Context>,
         pod: Arc<Pod>,
         inputs: mpsc::UnboundedReceiver<Input>,
+        idle: mpsc::UnboundedSender<String>,
     ) -> Self {
         let uid = pod.uid().unwrap_or_default();
         let pod_dir = paths::pod_dir(&context.data_dir, &uid);
@@ -144,11 +157,14 @@ impl Worker {
             saved: record,
             view,
             pods: watch::Sender::new(pod),
+            idle,
+            idle_told: false,
         }
     }
 
-    /// Works until the Pod's object is gone and nothing of the Pod is left, or until the kubelet
-    /// has stopped and the Pod with it.
+    /// Works until the Pod's object is gone and nothing of the Pod is left, until the kubelet has
+    /// stopped and the Pod with it, or until the Pod has ended, everybody knows, and the manager
+    /// agrees: thousands of them may lie about. What is in the registry stays for its logs.
     pub(crate) async fn run(mut self) {
         self.recover().await;
         if self.machine.stage == Stage::Finished {
@@ -156,12 +172,24 @@ impl Worker {
         }
         self.step(Event::Tick);
         while !self.is_done() {
-            let event = self.next().await;
+            if !self.idle_told && self.is_idle() {
+                self.idle_told = true;
+                // The manager ends with the kubelet, and all workers with it.
+                drop(self.idle.send(self.machine.uid.clone()));
+            }
+            let event = match self.next().await {
+                Next::Event(event) => Some(event),
+                Next::Nothing => None,
+                Next::Retire => break,
+            };
             if let Some(event) = event {
                 self.step(event);
             } else {
                 self.after();
             }
+        }
+        if self.idle_told && !self.machine.removed {
+            return;
         }
         self.context.registry.remove(&self.machine.pod);
         if self.machine.removed
@@ -179,6 +207,21 @@ impl Worker {
         self.machine.draining
             && settled
             && !self.report.in_flight
+            && self
+                .report
+                .due(&self.machine, &self.context.node, self.context.clock.now())
+                .is_none()
+    }
+
+    /// Whether the Pod has ended, the API has it, and its object does not ask for anything.
+    fn is_idle(&self) -> bool {
+        let phase = self.machine.pod.status.as_ref();
+        let phase = phase.and_then(|status| status.phase.as_deref());
+        self.machine.stage == Stage::TornDown
+            && matches!(phase, Some("Succeeded" | "Failed"))
+            && !self.machine.is_terminating()
+            && !self.report.in_flight
+            && !self.retry_waits
             && self
                 .report
                 .due(&self.machine, &self.context.node, self.context.clock.now())
@@ -213,8 +256,8 @@ impl Worker {
         }
     }
 
-    /// Waits for the next thing to happen. `None` means the machine has nothing to hear of it.
-    async fn next(&mut self) -> Option<Event> {
+    /// Waits for the next thing to happen.
+    async fn next(&mut self) -> Next {
         let clock = self.context.clock.clone();
         let deadline: BoxFuture<'static, ()> = match self.machine.next_deadline() {
             Some(at) => {
@@ -225,7 +268,7 @@ impl Worker {
             }
             None => Box::pin(std::future::pending()),
         };
-        tokio::select! {
+        let event = tokio::select! {
             biased;
             // Nothing comes after the news that the object is gone.
             input = self.inputs.recv(), if !self.machine.removed => match input {
@@ -235,6 +278,7 @@ impl Worker {
                 }
                 Some(Input::Removed) => Some(Event::Removed),
                 Some(Input::Drain) => Some(Event::Drain),
+                None if self.idle_told => return Next::Retire,
                 // The manager is gone: the kubelet is being dropped as a whole.
                 None => std::future::pending().await,
             },
@@ -257,7 +301,8 @@ impl Worker {
                 None
             },
             () = deadline => Some(Event::Tick),
-        }
+        };
+        event.map_or(Next::Nothing, Next::Event)
     }
 
     fn done(&mut self, done: Done) -> Option<Event> {

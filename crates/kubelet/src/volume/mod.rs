@@ -132,7 +132,11 @@ impl Volumes {
         facts: &Facts,
         origins: &mut Origins,
     ) -> Result<Mounted, Problem> {
-        let dir = paths::volume(pod_dir, &volume.name);
+        let dir = if projected::is_made_of_files(volume) {
+            files_dir(pod_dir, &volume.name)
+        } else {
+            paths::volume(pod_dir, &volume.name)
+        };
         let writable = |path| Mounted {
             path,
             read_only: false,
@@ -314,9 +318,52 @@ fn empty_dir(
     Ok(dir.to_owned())
 }
 
+/// Where the files of a volume lie that are written from objects: in memory where that can be had,
+/// as secrets should, else in the Pod's directory.
+pub(crate) fn files_dir(pod_dir: &Path, name: &str) -> PathBuf {
+    match memory_of(pod_dir) {
+        Some(memory) => memory.join(name),
+        None => paths::volume(pod_dir, name),
+    }
+}
+
+/// A Pod's place in memory, named by that of its directory: several data directories may hold Pods
+/// of one uid, if one is a copy of another.
+fn memory_of(pod_dir: &Path) -> Option<PathBuf> {
+    let hash = pod_dir
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+        });
+    let uid = pod_dir.file_name()?.to_str()?;
+    Some(own_memory()?.join(format!("{uid}.{hash:016x}")))
+}
+
+/// A folder in memory that nobody else can look into; made if it is missing.
+fn own_memory() -> Option<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let folder = Path::new("/dev/shm").join(format!("coracle-{user}"));
+    // Anybody may have made something of this name before us.
+    let ours = |folder: &Path| {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::symlink_metadata(folder)
+            .is_ok_and(|is| is.is_dir() && is.uid() == user && is.mode() & 0o777 == 0o700)
+    };
+    if !ours(&folder) {
+        // The look after it says whether that worked.
+        let _ = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+    }
+    ours(&folder).then_some(folder)
+}
+
 /// Removes everything that [`Volumes::mount`] made below the Pod's directory. Host paths and claims
 /// are not touched: nothing of them lies there.
 pub(crate) fn unmount(pod_dir: &Path) -> std::io::Result<()> {
+    if let Some(memory) = memory_of(pod_dir) {
+        remove_tree(&memory)?;
+    }
     let volumes = pod_dir.join("volumes");
     let entries = match std::fs::read_dir(&volumes) {
         Ok(entries) => entries,

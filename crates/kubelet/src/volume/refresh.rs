@@ -10,10 +10,9 @@ use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
-use super::{Origins, Volumes, projected};
+use super::{Origins, Volumes, files_dir, projected};
 use crate::changes::Changes;
 use crate::pod::downward::Facts;
-use crate::pod::paths;
 
 /// The pause after a refresh that failed for want of the API.
 const RETRY: Duration = Duration::from_secs(30);
@@ -38,7 +37,7 @@ pub(crate) async fn run(
             .flatten()
             .filter(|v| projected::is_made_of_files(v))
         {
-            let dir = paths::volume(&pod_dir, &volume.name);
+            let dir = files_dir(&pod_dir, &volume.name);
             if let Err(problem) = volumes
                 .write_files(&current, volume, &dir, &facts, &mut fresh)
                 .await

@@ -128,7 +128,7 @@ async fn files_of_a_volume_follow_their_objects_while_the_pod_runs() {
         "containers": [{"name": "c", "image": "img"}]
     }));
     rig.wait_for(rig.api.pod("p", ready)).await;
-    let volumes = rig.pod_dir(&pod).join("volumes");
+    let volumes = rig.volumes_of_files(&pod);
     assert_eq!(read(&volumes.join("cm/a")), "1");
     assert_eq!(
         read(&volumes.join("token/token")),
@@ -147,6 +147,8 @@ async fn files_of_a_volume_follow_their_objects_while_the_pod_runs() {
     };
     rig.wait_for(updated).await;
     assert_eq!(read(&volumes.join("cm/b")), "new");
+    // The Pod goes on; what it has in memory would outlive the rig's directory.
+    std::fs::remove_dir_all(volumes).unwrap();
 }
 
 #[tokio::test]

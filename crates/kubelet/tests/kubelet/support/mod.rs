@@ -107,6 +107,27 @@ impl Rig {
     }
 
     /// The directory of the Pod.
+    /// Where volumes lie whose files come from objects: in memory, where the machine has a place for
+    /// that, in a folder named by the Pod's and a hash of where that is.
+    pub(crate) fn volumes_of_files(&self, pod: &Value) -> std::path::PathBuf {
+        let dir = self.pod_dir(pod);
+        let user = rustix::process::geteuid().as_raw();
+        let memory = std::fs::read_dir(format!("/dev/shm/coracle-{user}"));
+        let hash = |bytes: &[u8]| {
+            bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+            })
+        };
+        let uid = dir.file_name().unwrap().to_str().unwrap();
+        let name = format!("{uid}.{:016x}", hash(dir.as_os_str().as_encoded_bytes()));
+        memory
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.ends_with(&name))
+            .unwrap_or_else(|| dir.join("volumes"))
+    }
+
     pub(crate) fn pod_dir(&self, pod: &Value) -> std::path::PathBuf {
         self.dir
             .path()
