@@ -416,8 +416,11 @@ async fn a_run_can_be_terminated_retried_and_deleted() {
         (!lines(&folder.join("starts")).is_empty()).then_some(())
     })
     .await;
-    let running = run(&server, &id).await;
-    assert_eq!(running["run"]["status"], "Running");
+    // The node tells of a start a moment later, in case the end comes at once.
+    until("the run is told to run", async || {
+        (run(&server, &id).await["run"]["status"] == "Running").then_some(())
+    })
+    .await;
     call(&server, "POST", &format!("{API}/runs/{id}/terminate"), None)
         .await
         .ok();
