@@ -32,7 +32,7 @@ pub struct Plan {
     /// Settings of the run that only the runner understands.
     pub settings: Shape,
     /// Values keep their types: what a loop produced is the list of what its iterations produced
-    /// (nested loops flattened, nothing for no items), and a parameter of another type than its
+    /// (lists of artifacts joined, nothing for no items), and a parameter of another type than its
     /// template declares is an error. Otherwise values are texts.
     #[serde(default, skip_serializing_if = "is_false")]
     pub typed: bool,

@@ -8,28 +8,14 @@ use alloc::vec::Vec;
 use serde_json::{Value, json};
 
 use super::Run;
-use crate::plan::{Body, OutputSource, Template};
 use crate::task::{Kind, Phase, Task};
-use crate::text::{Ref, Text};
-
-/// Templates that call each other are looked into only this deep for loops.
-const MAX_DEPTH: u32 = 64;
 
 impl Run {
-    /// An output parameter of each iteration, in order. What an iteration itself collected from
-    /// loops inside it joins the list item by item.
+    /// An output parameter of each iteration, in order: of loops within loops a list of lists, which
+    /// is what components that collect from them are written for.
     pub(super) fn collected_parameters(&self, task: &Task, name: &str) -> Option<Value> {
-        let nested = self.collects(&task.template, name, false, 0);
-        let iterations = self.iterations(task)?;
-        let mut list = Vec::new();
-        for iteration in iterations {
-            match iteration.outputs.get(name) {
-                Some(Value::Array(inner)) if nested => list.extend(inner.iter().cloned()),
-                Some(value) => list.push(value.clone()),
-                None => {}
-            }
-        }
-        Some(Value::Array(list))
+        let outputs = self.iterations(task)?.map(|t| t.outputs.get(name));
+        Some(Value::Array(outputs.flatten().cloned().collect()))
     }
 
     /// An output artifact of each iteration, in order; lists of artifacts are joined.
@@ -54,31 +40,6 @@ impl Run {
             .then(|| state.items.iter().map(|id| &self.tasks[id.index()]))
     }
 
-    /// Whether an output of a template is a list that comes from a loop inside it.
-    fn collects(&self, template: &str, name: &str, artifact: bool, depth: u32) -> bool {
-        let Some(template) = self.plan().templates.get(template) else {
-            return false;
-        };
-        let Body::Dag(dag) = &template.body else {
-            return false;
-        };
-        let Some(source) = source_of(template, name, artifact) else {
-            return false;
-        };
-        let mut found = false;
-        crate::text::Part::Text(source).visit_refs(&mut |to| {
-            let (Ref::Output { task, name } | Ref::OutputArtifact { task, name }) = to else {
-                return;
-            };
-            let Some(spec) = dag.tasks.iter().find(|spec| spec.name == *task) else {
-                return;
-            };
-            found |= spec.each.is_some()
-                || (depth < MAX_DEPTH && self.collects(&spec.template, name, artifact, depth + 1));
-        });
-        found
-    }
-
     /// An id of a task, like a UUID and the same whenever it is asked for.
     pub(super) fn task_uid(&self, task: &Task) -> String {
         // FNV-1a, 128 bits wide.
@@ -93,18 +54,6 @@ impl Run {
         let digits = format!("{hash:032x}");
         let (a, b, c) = (&digits[..8], &digits[8..12], &digits[12..16]);
         format!("{a}-{b}-{c}-{}-{}", &digits[16..20], &digits[20..])
-    }
-}
-
-fn source_of<'a>(template: &'a Template, name: &str, artifact: bool) -> Option<&'a Text> {
-    if artifact {
-        let mut outputs = template.output_artifacts.iter();
-        return outputs.find(|o| o.name == name).map(|o| &o.source);
-    }
-    let mut outputs = template.output_parameters.iter();
-    match &outputs.find(|o| o.name == name)?.source {
-        OutputSource::Text(text) => Some(text),
-        OutputSource::File(_) | OutputSource::JsonPath(_) => None,
     }
 }
 

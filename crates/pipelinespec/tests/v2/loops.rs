@@ -98,7 +98,7 @@ fn a_container_is_called_for_each_item_and_its_outputs_are_a_list() {
 }
 
 #[test]
-fn nested_loops_give_one_flat_list_but_lists_as_values_stay_whole() {
+fn nested_loops_give_lists_of_lists_of_parameters_and_one_list_of_artifacts() {
     let inner = around(
         &json!({"n": "NUMBER_INTEGER"}),
         &loop_over("shout", "x", &raw(&json!(["a", "b"])), &json!({})),
@@ -123,13 +123,11 @@ fn nested_loops_give_one_flat_list_but_lists_as_values_stay_whole() {
         done(start, &json!({"o": output}))
     });
     assert_eq!(phase, RunPhase::Succeeded);
-    let flat = [
-        ".outer[0].t[0]",
-        ".outer[0].t[1]",
-        ".outer[1].t[0]",
-        ".outer[1].t[1]",
+    let nested = [
+        [".outer[0].t[0]", ".outer[0].t[1]"],
+        [".outer[1].t[0]", ".outer[1].t[1]"],
     ];
-    assert_eq!(world.inputs(".gather")["all"], json!(flat));
+    assert_eq!(world.inputs(".gather")["all"], json!(nested));
     let gathered = world
         .started
         .iter()
