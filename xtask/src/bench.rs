@@ -41,8 +41,8 @@ impl Row {
         }
     }
 
-    fn limit(mut self, limit: f64) -> Self {
-        self.limit = Some(limit);
+    fn limit(mut self, limit: impl Into<Option<f64>>) -> Self {
+        self.limit = limit.into();
         self
     }
 
@@ -58,7 +58,7 @@ impl Row {
 }
 
 /// What can be measured, in the order of the table.
-const PARTS: [&str; 5] = ["start", "step", "engine", "learning", "tutorial"];
+const PARTS: [&str; 6] = ["start", "step", "engine", "train", "predict", "tutorial"];
 
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
     let everything = matches!(args, []) || args == ["all"];
@@ -85,7 +85,8 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
             "start" => start::measure(&binary, &folder),
             "step" => step::measure(&binary, &folder),
             "engine" => engine::measure(&binary, &folder),
-            "learning" => learning::measure(workspace, &binary, &folder),
+            "train" => learning::train(workspace, &binary, &folder),
+            "predict" => learning::predict(workspace, &binary, &folder),
             _ => pipeline::measure(workspace, &binary, &folder),
         };
         match measured {

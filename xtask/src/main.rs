@@ -42,7 +42,7 @@ usage: cargo xtask COMMAND
         build coracle and play the MNIST tutorial; --once ends when it worked
   test [--full] [--bless] [--only SUITE]...
         run every test; --full runs the larger counts, --bless accepts new snapshots
-  bench [start|step|engine|learning|tutorial|all …]
+  bench [start|step|engine|train|predict|tutorial|all …]
         measure speed and memory, beside TensorFlow where it can be had
   tidy  check what compilers do not: dependencies, files, documents, licences
   codegen [--check]

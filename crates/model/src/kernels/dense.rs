@@ -41,36 +41,9 @@ pub fn dense(
 }
 
 /// A row times a matrix. Rows of weights that meet a zero are not read: after a ReLU that is half
-/// of them, and reading them is what takes the time. Many of them are read by two threads, each
-/// half of those that count.
+/// of them, and reading them is what takes the time. (A second thread would help to read, but waking
+/// one costs a request over the network what it saves, as measured.)
 fn row_product(input: &[f32], weights: &[f32], columns: usize, output: &mut [f32]) {
-    /// Weights that one thread reads about as fast as another one wakes up.
-    const MANY: usize = 1 << 19;
-    if weights.len() < MANY || rayon::current_num_threads() < 2 {
-        weighted_rows(input, weights, columns, output);
-        return;
-    }
-    let half = input.iter().filter(|value| **value != 0.0).count() / 2;
-    let mut seen = 0;
-    let middle = input.iter().position(|value| {
-        seen += usize::from(*value != 0.0);
-        seen > half
-    });
-    let middle = middle.unwrap_or(0);
-    let (front, back) = input.split_at(middle);
-    let (front_weights, back_weights) = weights.split_at(middle * columns);
-    let mut other = vec![0.0; columns];
-    rayon::in_place_scope(|scope| {
-        scope.spawn(|_| weighted_rows(back, back_weights, columns, &mut other));
-        weighted_rows(front, front_weights, columns, output);
-    });
-    for (sum, other) in output.iter_mut().zip(other) {
-        *sum += other;
-    }
-}
-
-/// The sum of the rows of weights, each times its input.
-fn weighted_rows(input: &[f32], weights: &[f32], columns: usize, output: &mut [f32]) {
     const TOGETHER: usize = 4;
     wide(
         #[inline(always)]

@@ -3,9 +3,7 @@
 //!
 //! Images are laid out as rows, columns, channels (channels fastest). Kernels that take scratch
 //! memory never allocate. A kernel works on the calling thread; whoever has many images or blocks
-//! splits them over rayon's pool. The one exception is a row times a large matrix, which has the
-//! help of a second thread.
-//! Sizes that do not fit are bugs of the caller and panic.
+//! splits them over rayon's pool. Sizes that do not fit are bugs of the caller and panic.
 
 mod activation;
 mod conv;

@@ -82,38 +82,59 @@ impl MaxPool {
     }
 }
 
-/// Splits two rows of an image into 2 x 2 windows: left and right pixel of the upper and the lower
-/// row.
-fn windows(rows: &[f32], width: usize, channels: usize) -> impl Iterator<Item = [&[f32]; 4]> {
-    let (upper, lower) = rows.split_at(width * channels);
-    upper
-        .chunks_exact(2 * channels)
-        .zip(lower.chunks_exact(2 * channels))
-        .map(move |(up, low)| {
-            let ((a, b), (c, d)) = (up.split_at(channels), low.split_at(channels));
-            [a, b, c, d]
-        })
-}
-
 /// Halves an image by max-pooling, then adds the bias and cuts off at zero. The same as bias and
 /// ReLU first, for a quarter of the work. `width` is the image's.
 pub fn max_pool_bias_relu(image: &[f32], width: usize, bias: &[f32], output: &mut [f32]) {
-    let channels = bias.len();
-    wide(
-        #[inline(always)]
-        || {
-            let rows = image.chunks_exact(2 * width * channels);
-            for (rows, out_row) in rows.zip(output.chunks_exact_mut(width / 2 * channels)) {
-                let pixels = out_row.chunks_exact_mut(channels);
-                for ([a, b, c, d], pixel) in windows(rows, width, channels).zip(pixels) {
-                    for i in 0..channels {
-                        let max = a[i].max(b[i]).max(c[i].max(d[i])) + bias[i];
-                        pixel[i] = max.max(0.0);
-                    }
+    pulp::Arch::new().dispatch(Pool {
+        image,
+        width,
+        bias,
+        output,
+    });
+}
+
+struct Pool<'a> {
+    image: &'a [f32],
+    width: usize,
+    bias: &'a [f32],
+    output: &'a mut [f32],
+}
+
+impl WithSimd for Pool<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (width, channels) = (self.width, self.bias.len());
+        let zero = simd.splat_f32s(0.0);
+        let (bias, bias_rest) = S::as_simd_f32s(self.bias);
+        let rows = self.image.chunks_exact(2 * width * channels);
+        let out_rows = self.output.chunks_exact_mut(width / 2 * channels);
+        for (rows, out_row) in rows.zip(out_rows) {
+            let mut x = 0;
+            while x < width / 2 {
+                let window = corners(rows, width, channels, x);
+                let (a, a_rest) = S::as_simd_f32s(window[0]);
+                let (b, b_rest) = S::as_simd_f32s(window[1]);
+                let (c, c_rest) = S::as_simd_f32s(window[2]);
+                let (d, d_rest) = S::as_simd_f32s(window[3]);
+                let out = &mut out_row[x * channels..][..channels];
+                let (pixel, pixel_rest) = S::as_mut_simd_f32s(out);
+                let mut v = 0;
+                while v < pixel.len() {
+                    let upper = simd.max_f32s(a[v], b[v]);
+                    let max = simd.max_f32s(upper, simd.max_f32s(c[v], d[v]));
+                    pixel[v] = simd.max_f32s(simd.add_f32s(max, bias[v]), zero);
+                    v += 1;
                 }
+                for (i, bias) in bias_rest.iter().enumerate() {
+                    let max = a_rest[i].max(b_rest[i]).max(c_rest[i].max(d_rest[i]));
+                    pixel_rest[i] = (max + bias).max(0.0);
+                }
+                x += 1;
             }
-        },
-    );
+        }
+    }
 }
 
 /// The index of an output that ReLU cut off: no pixel of its window gets a gradient.
