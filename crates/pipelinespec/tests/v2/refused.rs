@@ -131,14 +131,14 @@ fn names_must_mean_something() {
     );
     check(
         &with(
-            "/root/inputDefinitions/parameters/n",
+            concat!("/root", "/inputDefinitions/parameters/n"),
             json!({"parameterType": "INT"}),
         ),
         "unknown parameterType \"INT\"; known are NUMBER_DOUBLE",
     );
     check(
         &with(
-            "/root/inputDefinitions/parameters/n/defaultValue",
+            concat!("/root", "/inputDefinitions/parameters/n/defaultValue"),
             json!("x"),
         ),
         "defaultValue: expected NUMBER_INTEGER, got STRING",
