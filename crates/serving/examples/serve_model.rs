@@ -1,4 +1,4 @@
-//! The program by itself: `cargo run -p serving --example serve -- --port=8500 …`.
+//! The program by itself: `cargo run -p serving --example serve_model -- --port=8500 …`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
