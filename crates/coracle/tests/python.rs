@@ -5,29 +5,37 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
 use std::process::Command;
-use std::sync::OnceLock;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde_json::{Value, json};
 use support::cluster::{container, create, exit_code, finished, log};
+use support::server::open_to_all;
 use support::{Server, root_or_skip, said, skip};
 
-/// A folder with the wheel of package `greet`. Not below `/tmp`, which is every container's own.
-fn index() -> Option<PathBuf> {
-    static INDEX: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let index = INDEX.get_or_init(make_index).clone();
-    if index.is_none() {
-        skip("needs python3");
-    }
-    index
+/// A server whose user has set up an index of one package and no other.
+struct Served {
+    server: Server,
+    index: tempfile::TempDir,
 }
 
-fn make_index() -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("index");
+impl Deref for Served {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+/// Makes the index; not below `/tmp`, of which every container has one of its own, and not in the
+/// user's home, into which other users cannot look.
+fn make_index() -> Option<tempfile::TempDir> {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    open_to_all(folder.path());
+    let dir = folder.path();
     let info = dir.join("greet-1.0.dist-info");
     std::fs::create_dir_all(&info).unwrap();
     for (file, text) in [
@@ -48,7 +56,7 @@ fn make_index() -> Option<PathBuf> {
         std::fs::write(dir.join(file), text).unwrap();
     }
     let made = Command::new("python3")
-        .current_dir(&dir)
+        .current_dir(dir)
         .args([
             "-m",
             "zipfile",
@@ -58,18 +66,22 @@ fn make_index() -> Option<PathBuf> {
         ])
         .arg("greet-1.0.dist-info/")
         .output();
-    made.is_ok_and(|made| made.status.success()).then_some(dir)
+    made.is_ok_and(|made| made.status.success())
+        .then_some(folder)
 }
 
-/// A server whose user has set up that index and no other.
-fn server(flags: &[&str]) -> Option<Server> {
-    let index = index()?;
+fn server(flags: &[&str]) -> Option<Served> {
+    let Some(index) = make_index() else {
+        skip("needs python3");
+        return None;
+    };
     let server = Server::prepare(flags);
     let mut up = server.up_command(true);
-    up.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", &index);
+    up.env("PIP_NO_INDEX", "1")
+        .env("PIP_FIND_LINKS", index.path());
     let done = up.output().unwrap();
     assert!(done.status.success(), "{}", said(&done));
-    Some(server)
+    Some(Served { server, index })
 }
 
 /// A step as the compiler of the first SDK writes it.
@@ -217,7 +229,7 @@ async fn a_plain_command_finds_the_python_of_its_image_and_its_own_packages() {
         "spec": {"restartPolicy": "Never", "containers": [
             {"name": "main", "image": "python", "command": ["sh", "-c", script], "env": [
                 {"name": "PIP_NO_INDEX", "value": "1"},
-                {"name": "PIP_FIND_LINKS", "value": index().unwrap()},
+                {"name": "PIP_FIND_LINKS", "value": server.index.path()},
             ]},
         ]},
     });
