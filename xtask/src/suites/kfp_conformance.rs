@@ -15,8 +15,7 @@ use crate::tools::python::KFP_1_8;
 
 /// Rows that end within seconds and between them touch every part of both formats; `--full` runs all.
 const QUICK: &str = "^v1/(?!preemptible|timeout|volume_snapshot)|^v2/(add_numbers|arguments_parameters|\
-    collected_parameters|component_with_optional_inputs|concat_message|container_io|\
-    container_with_if_placeholder|cross_loop_after_topology|hello_world|\
+    collected_parameters|component_with_optional_inputs|concat_message|cross_loop_after_topology|hello_world|\
     if_elif_else_with_oneof_parameters|mixed_parameters|nested_with_parameters|\
     pipeline_in_pipeline|pipeline_with_after|pipeline_with_condition|pipeline_with_env|\
     pipeline_with_importer|pipeline_with_loops_and_conditions|\
@@ -24,6 +23,40 @@ const QUICK: &str = "^v1/(?!preemptible|timeout|volume_snapshot)|^v2/(add_number
     pipeline_with_parallelfor_parallelism|pipeline_with_placeholders|\
     pipeline_with_secret_as_env|pipeline_with_task_final_status|two_step_pipeline)[.]|\
     ^kubernetes/(config_map_as_env|secret_as_vol|timeout)";
+
+/// Rows that cannot end as the corpus wants here, and why. They count as skipped.
+const IMPOSSIBLE: [(&str, &str); 8] = [
+    ("v2/container_io", "runs my_program, which is nowhere"),
+    (
+        "v2/container_with_concat_placeholder",
+        "runs my_program, which is nowhere",
+    ),
+    (
+        "v2/container_with_if_placeholder",
+        "runs my_program, which is nowhere",
+    ),
+    (
+        "v2/container_with_placeholder_in_fstring",
+        "runs my_program, which is nowhere",
+    ),
+    (
+        "v2/local_execution_pipeline_with_ignore_upstream_failure",
+        "its run is failed as in the original, though not in kfp.local",
+    ),
+    (
+        "v2/local_execution_pipeline_with_retry",
+        "counts its attempts in /tmp, of which every Pod has one of its own",
+    ),
+    (
+        "v2/pipeline_with_metadata_fields",
+        "needs an input artifact, which no run can be given",
+    ),
+    ("v2/take_nap_compiled", "sleeps for 15 minutes"),
+];
+
+/// Rows of different folders with one file name would be one pipeline, which exists already the
+/// second time: they are uploaded apart.
+const FOLDERS: [&str; 2] = ["^(?!kubernetes/)", "^kubernetes/"];
 
 /// Runs that wait for one another's Pods are no faster for being many.
 const JOBS: &str = "4";
@@ -44,10 +77,12 @@ pub(crate) fn run(session: &mut Session) -> Result<Outcome> {
     let server = Server::start(&account, &session.folder("kfp-conformance")?.join("data"))?;
     let mut outcome = Outcome::default();
 
-    let mut upload = Command::new(&python);
-    upload.arg(&script).arg("upload");
-    upload.args(["--server", &server.status.http]);
-    rows(upload, "upload", Duration::from_secs(300), &mut outcome)?;
+    for folder in FOLDERS {
+        let mut upload = Command::new(&python);
+        upload.arg(&script).arg("upload");
+        upload.args(["--server", &server.status.http, "--only", folder]);
+        rows(upload, "upload", Duration::from_secs(300), &mut outcome)?;
+    }
 
     let mut run = Command::new(&python);
     run.arg(&script).arg("run");
@@ -59,6 +94,12 @@ pub(crate) fn run(session: &mut Session) -> Result<Outcome> {
         quoted(&server.status.kubeconfig)
     ));
     let limit = if session.options.full {
+        let names: Vec<&str> = IMPOSSIBLE.iter().map(|(row, _)| *row).collect();
+        run.args(["--only", &format!("^(?!({})[.])", names.join("|"))]);
+        for (row, why) in IMPOSSIBLE {
+            outcome.count.skipped += 1;
+            outcome.notes.push(format!("skipped {row}: {why}"));
+        }
         Duration::from_secs(3600)
     } else {
         run.args(["--only", QUICK]);
