@@ -24,7 +24,7 @@ pub fn dense(
             .chunks_exact(depth.max(1))
             .zip(output.chunks_exact_mut(columns))
         {
-            row_product(input, weights, columns, output);
+            shared_row_product(input, weights, columns, output);
         }
     } else {
         matmul(
@@ -40,9 +40,39 @@ pub fn dense(
     }
 }
 
+/// A row times a matrix, a large one with the help of a second thread: reading it is what takes the
+/// time, and two cores read faster than one. The parts depend on the input alone, and so does the
+/// result.
+fn shared_row_product(input: &[f32], weights: &[f32], columns: usize, output: &mut [f32]) {
+    /// Weights that one thread reads before another one is awake.
+    const MANY: usize = 1 << 19;
+    /// The share of the work that this thread does: a bit more than half, because it begins while
+    /// the other one wakes up.
+    const SHARE: [usize; 2] = [4, 7];
+    if weights.len() < MANY || rayon::current_num_threads() < 2 {
+        row_product(input, weights, columns, output);
+        return;
+    }
+    let count = input.iter().filter(|value| **value != 0.0).count();
+    let ours = count * SHARE[0] / SHARE[1];
+    let mut seen = 0;
+    let middle = input.iter().position(|value| {
+        seen += usize::from(*value != 0.0);
+        seen > ours
+    });
+    let middle = middle.unwrap_or(input.len());
+    let (front, back) = input.split_at(middle);
+    let (front_weights, back_weights) = weights.split_at(middle * columns);
+    let mut other = vec![0.0; columns];
+    rayon::in_place_scope(|scope| {
+        scope.spawn(|_| row_product(back, back_weights, columns, &mut other));
+        row_product(front, front_weights, columns, output);
+    });
+    sum_rows(&other, output);
+}
+
 /// A row times a matrix. Rows of weights that meet a zero are not read: after a ReLU that is half
-/// of them, and reading them is what takes the time. (A second thread would help to read, but waking
-/// one costs a request over the network what it saves, as measured.)
+/// of them.
 fn row_product(input: &[f32], weights: &[f32], columns: usize, output: &mut [f32]) {
     const TOGETHER: usize = 4;
     wide(

@@ -3,7 +3,8 @@
 //!
 //! Images are laid out as rows, columns, channels (channels fastest). Kernels that take scratch
 //! memory never allocate. A kernel works on the calling thread; whoever has many images or blocks
-//! splits them over rayon's pool. Sizes that do not fit are bugs of the caller and panic.
+//! splits them over rayon's pool. The one exception is a row times a large matrix, which a second
+//! thread helps with. Sizes that do not fit are bugs of the caller and panic.
 
 mod activation;
 mod conv;
