@@ -111,7 +111,11 @@ async fn run(pods: &Api<Pod>, pod: Value) -> (Pod, String) {
     let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
     create(pods, pod).await;
     let pod = finished(pods, &name).await;
-    let log = log(pods, &name).await;
+    let mut log = log(pods, &name).await;
+    if exit_code(&pod) == Some(128) {
+        // It was never started: its state says why.
+        log = container(&pod, "main")["state"].to_string();
+    }
     (pod, log)
 }
 

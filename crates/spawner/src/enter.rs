@@ -132,7 +132,9 @@ fn open_monitor(target: &Started) -> io::Result<OwnedFd> {
     let pid = Pid::from_raw(target.monitor_pid).ok_or_else(gone)?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     // Asked after the pidfd was had, which then cannot be another process's.
-    if state::lives(target.monitor_pid, target.monitor_start_time) {
+    // The monitor outlives its container for as long as it takes to clear up.
+    let over = state::read_exit(&target.state_dir)?.is_some();
+    if !over && state::lives(target.monitor_pid, target.monitor_start_time) {
         Ok(pidfd)
     } else {
         Err(gone())

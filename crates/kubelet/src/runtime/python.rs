@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,6 +38,8 @@ pub struct Python {
     ambient: Ambient,
     clock: SharedClock,
     found: Mutex<Option<(Timestamp, Vec<Interpreter>)>>,
+    /// Held while folders are made: containers start side by side.
+    making: Mutex<()>,
 }
 
 /// What a container of a Python image gets beyond its specification.
@@ -60,15 +62,13 @@ impl Python {
             ambient,
             clock,
             found: Mutex::new(None),
+            making: Mutex::new(()),
         }
     }
 
     fn interpreters(&self) -> Vec<Interpreter> {
         let now = self.clock.now();
-        let mut found = self
-            .found
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         match &*found {
             Some((at, interpreters)) if now.duration_since(*at).unsigned_abs() < FRESH => {
                 interpreters.clone()
@@ -109,8 +109,10 @@ impl Python {
                 )
             })?;
         let problem = |error: io::Error| format!("make {}: {error}", self.cache.display());
+        let making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let (cache, seen) = self.place(other, mounts).map_err(problem)?;
         let links = links(&cache, &interpreter).map_err(problem)?;
+        drop(making);
         let seat = Seat {
             cache: seen.clone(),
             interpreter,
