@@ -162,9 +162,9 @@ pub fn signal(started: &Started, signal: i32) -> Result<()> {
         id: started.id.clone(),
         source,
     };
-    // The monitor ends the rest once the first process is dead; the group hears of it sooner.
-    let group = sys::kill(-started.pid, signal);
-    match sys::pidfd_signal(pidfd.as_fd(), 0).and(group) {
+    // The monitor ends the rest once the first process is dead; the group hears of it sooner. Nothing
+    // is asked afterwards: the signal may have ended it, and the monitor reaped it, by then.
+    match sys::pidfd_signal(pidfd.as_fd(), 0).and_then(|()| sys::kill(-started.pid, signal)) {
         Ok(()) => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Err(not_running()),
         Err(error) => Err(failed(error)),
