@@ -593,8 +593,8 @@ async fn a_pipeline_without_version_means_its_newest_and_failures_are_told() {
         .await;
     assert!(error.contains("PipelineVersion"), "{error}");
     // What was missed is made up for once it can be.
-    version("three").await;
     let before = server.runs().await.len();
+    version("three").await;
     server.until_runs(before + 1).await;
     server
         .until("no error", async |this| {
