@@ -8,6 +8,7 @@
 
 mod actions;
 mod artifacts;
+mod both;
 mod check;
 mod frontend;
 mod health;

@@ -8,11 +8,12 @@ use super::messages::{
     self, ExperimentStorageState, ListExperiments, Reference, Relationship, ResourceType,
 };
 use super::{Owner, SCOPED};
+use crate::api::both::experiment::{archive, remove, unarchive};
 use crate::api::message::{self, Time};
 use crate::api::route::{LIST, Route, delete, get, post};
 use crate::api::v2::messages::Nothing;
 use crate::api::wire::Result;
-use crate::api::{Api, actions, check, launch};
+use crate::api::{Api, check, launch};
 use crate::store::experiments::{self, Experiment};
 use crate::store::page;
 
@@ -92,19 +93,4 @@ async fn list(
 
 async fn one(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<messages::Experiment>> {
     Ok(Json(shown(&experiments::get(&api.db, &id).await?)))
-}
-
-async fn remove(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    actions::delete_experiment(&api, &id).await?;
-    Ok(Json(Nothing))
-}
-
-async fn archive(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    experiments::archive(&api.db, &id, true).await?;
-    Ok(Json(Nothing))
-}
-
-async fn unarchive(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    experiments::archive(&api.db, &id, false).await?;
-    Ok(Json(Nothing))
 }

@@ -11,6 +11,7 @@ use super::messages::{
     Reference, Relationship, ResourceType, Trigger,
 };
 use super::{Owner, SCOPED};
+use crate::api::both::recurring_run::{disable, enable};
 use crate::api::message::{self, Int64, Time, Values};
 use crate::api::recurring::{self, Asked, Propagation, SourceOf, TriggerOf};
 use crate::api::route::{LIST, Route, delete, get, post};
@@ -252,15 +253,5 @@ async fn one(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Job>
 
 async fn remove(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
     recurring::delete(&api, &id, Propagation::Orphan).await?;
-    Ok(Json(Nothing))
-}
-
-async fn enable(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    recurring::enable(&api, &id, true).await?;
-    Ok(Json(Nothing))
-}
-
-async fn disable(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    recurring::enable(&api, &id, false).await?;
     Ok(Json(Nothing))
 }

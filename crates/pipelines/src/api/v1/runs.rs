@@ -12,6 +12,7 @@ use super::messages::{
     RunStorageState,
 };
 use super::{Owner, SCOPED};
+use crate::api::both::run::{archive, remove, retry, terminate, unarchive};
 use crate::api::launch::{self, Source, Wanted};
 use crate::api::message::{self, Time, Values};
 use crate::api::route::{LIST, Route, delete, get, post};
@@ -311,31 +312,6 @@ async fn list(
 
 async fn one(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<RunDetail>> {
     detail(&api, &id).await
-}
-
-async fn remove(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    actions::delete(&api, &id).await?;
-    Ok(Json(Nothing))
-}
-
-async fn archive(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    runs::archive(&api.db, &id, true).await?;
-    Ok(Json(Nothing))
-}
-
-async fn unarchive(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    runs::archive(&api.db, &id, false).await?;
-    Ok(Json(Nothing))
-}
-
-async fn terminate(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    actions::terminate(&api, &id).await?;
-    Ok(Json(Nothing))
-}
-
-async fn retry(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    actions::retry(&api, &id).await?;
-    Ok(Json(Nothing))
 }
 
 /// Whether a metric can be stored: a name as the original allows it, a node and a finite value.

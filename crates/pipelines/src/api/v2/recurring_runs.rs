@@ -12,6 +12,7 @@ use super::messages::{
     CronSchedule, ListRecurringRuns, Mode, Nothing, PeriodicSchedule, PipelineVersionReference,
     Preview, RecurringRun, RecurringRunStatus, RuntimeConfig, Status, Trigger,
 };
+use crate::api::both::recurring_run::{disable, enable};
 use crate::api::message::{self, Int64, Json as Tree, Time, Values, Wire as _};
 use crate::api::recurring::{self, Asked, Propagation, SourceOf, TriggerOf};
 use crate::api::route::{LIST, Route, delete, get, patch, post};
@@ -388,16 +389,6 @@ async fn remove(
         }
     };
     recurring::delete(&api, &id, propagation).await?;
-    Ok(Json(Nothing))
-}
-
-async fn enable(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    recurring::enable(&api, &id, true).await?;
-    Ok(Json(Nothing))
-}
-
-async fn disable(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    recurring::enable(&api, &id, false).await?;
     Ok(Json(Nothing))
 }
 

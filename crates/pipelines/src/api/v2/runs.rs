@@ -12,6 +12,7 @@ use super::messages::{
     RuntimeStatus, Status,
 };
 use super::tasks;
+use crate::api::both::run::{archive, remove, retry, terminate, unarchive};
 use crate::api::launch::{self, Source, Wanted};
 use crate::api::message::{self, Json as Tree, Time, Values};
 use crate::api::route::{LIST, Route, delete, get, post};
@@ -299,29 +300,4 @@ async fn list(
         total_size: page.total as i32,
         next_page_token: page.next,
     }))
-}
-
-async fn remove(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    actions::delete(&api, &id).await?;
-    Ok(Json(Nothing))
-}
-
-async fn archive(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    runs::archive(&api.db, &id, true).await?;
-    Ok(Json(Nothing))
-}
-
-async fn unarchive(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    runs::archive(&api.db, &id, false).await?;
-    Ok(Json(Nothing))
-}
-
-async fn terminate(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    actions::terminate(&api, &id).await?;
-    Ok(Json(Nothing))
-}
-
-async fn retry(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Nothing>> {
-    actions::retry(&api, &id).await?;
-    Ok(Json(Nothing))
 }
