@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use super::Shared;
 use crate::journal::Record;
@@ -107,17 +108,7 @@ fn pipeline_root<'a>(record: &'a Record, settings: &'a Value) -> Option<&'a str>
 /// A stable identifier for an attempt, shaped as a UUID.
 pub(super) fn attempt_id(record: &Record, task: &str, attempt: u32) -> String {
     let hash = Sha256::digest(format!("{}\0{task}\0{attempt}", record.run));
-    let hex: String = hash
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash[..16]);
+    Uuid::from_bytes(bytes).to_string()
 }
